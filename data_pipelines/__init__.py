@@ -1,0 +1,1 @@
+"""Renders corpora of duplex sessions: voices, rooms, drawn video, timelines with exact truth."""

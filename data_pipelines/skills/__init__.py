@@ -1,0 +1,42 @@
+"""The skills of the corpus. A new one is one file here and one line in MODULES.
+
+A skill's module has NAME, WEIGHT (share of its scenes in the mixture), CARRIERS (what the user says),
+MODEL_PHRASES (all that the model ever says aloud in it) and `scene(session)`, which places one scene at
+`session.cursor` or raises Conflict.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from data_pipelines.phrases import SHARED
+from data_pipelines.skills import answer, charades, repcount, timespeak, watch
+
+MODULES: tuple[ModuleType, ...] = (
+    answer,
+    timespeak,
+    repcount,
+    charades,
+    watch,
+)
+SKILLS: dict[str, ModuleType] = {module.NAME: module for module in MODULES}
+
+
+def choose(names: str) -> dict[str, ModuleType]:
+    """The skills of a comma-separated list, all for "". ValueError names what is unknown."""
+    wanted = [n.strip() for n in names.split(",") if n.strip()] or list(SKILLS)
+    unknown = [n for n in wanted if n not in SKILLS]
+    if unknown:
+        raise ValueError(f"no skill {', '.join(unknown)}; there are {', '.join(SKILLS)}")
+    return {n: SKILLS[n] for n in wanted}
+
+
+def user_texts(skills: dict[str, ModuleType], split: str) -> list[str]:
+    """Every utterance of a user that `split` may need, sorted: what --list_phrases prints."""
+    carriers = [c for module in skills.values() for c in module.CARRIERS] + list(SHARED)
+    return sorted({text for c in carriers for text in c.texts(split)})
+
+
+def model_texts(skills: dict[str, ModuleType]) -> list[str]:
+    """Every phrase the model may say aloud, sorted."""
+    return sorted({text for module in skills.values() for text in module.MODEL_PHRASES})

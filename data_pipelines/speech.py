@@ -1,0 +1,246 @@
+"""Text to speech for both sides of a session: many user voices, one model voice, word times for all."""
+
+import bisect
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+import soxr
+
+from data_pipelines import espeak, model_voice
+from data_pipelines.alignment import (
+    SAMPLE_RATE,
+    Word,
+    align,
+    loudness,
+    sounding_span,
+    tokens,
+    words_from_onsets,
+)
+from data_pipelines.voice_bank import VoiceBank
+from data_pipelines.voices import UserVoice, sample_bank_voice, sample_voice
+
+MODEL_LEVEL_DB = -23.0
+LENGTH_SCALE = 0.9
+# Voices a recording is aligned with; the better fit of the two gives the word times.
+_REFERENCES = (UserVoice(variant="m3", level_db=-23.0), UserVoice(variant="f2", level_db=-23.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+    """Something said.
+
+    Attributes:
+      wave: float32 [N], 16 kHz mono, read-only; sound starts within 20 ms and ends within 50 ms of
+        the end.
+      words: (word, start_s, end_s), one for each token of the text, in order and inside the wave;
+        punctuation at a word's edges is dropped.
+      text: what was asked for.
+    """
+
+    wave: np.ndarray
+    words: tuple[Word, ...]
+    text: str
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the wave."""
+        return len(self.wave) / SAMPLE_RATE
+
+
+class Speech:
+    """Renders utterances; the same arguments give the same bits, whatever was rendered before.
+
+    Recent utterances stay in memory. The model's are kept on disk too, since piper is slow; processes
+    may share that folder.
+    """
+
+    def __init__(
+        self,
+        cache_dir: str | Path | None = None,
+        length_scale: float = LENGTH_SCALE,
+        bank: VoiceBank | None = None,
+        memory_items: int = 2048,
+    ):
+        """Opens nothing yet: engines load when they are first used.
+
+        Args:
+          cache_dir: for the model's utterances; $TMI_CACHE, else ~/.cache/tmi/speech, by default.
+          length_scale: of the model's durations; below 1 is faster.
+          bank: replaces the synthesiser of the users' voices.
+          memory_items: utterances kept in memory.
+        """
+        default = os.environ.get("TMI_CACHE") or Path.home() / ".cache" / "tmi" / "speech"
+        tag = f"joe-{model_voice.VERSION}-{length_scale:g}"
+        self.cache_dir = Path(cache_dir if cache_dir is not None else default) / tag
+        self.length_scale = length_scale
+        self.bank = bank
+        self._memory_items = memory_items
+        self._memory: OrderedDict[Hashable, Utterance] = OrderedDict()
+
+    def sample_voice(self, rng: np.random.Generator, split: str) -> UserVoice:
+        """A user voice: one of the bank's if there is a bank, else of the split's pool."""
+        if self.bank is not None:
+            return sample_bank_voice(rng, self.bank.voices)
+        return sample_voice(rng, split)
+
+    def user(self, text: str, voice: UserVoice) -> Utterance:
+        """`text` said by a user.
+
+        Raises:
+          ValueError: nothing to say; a voice of the synthesiser where a bank replaces it, or the
+            reverse; a damaged recording. FileNotFoundError: the bank lacks the text.
+        """
+        if bool(voice.bank) != (self.bank is not None):
+            raise ValueError(
+                f"voice {voice.name!r} does not fit: draw voices by Speech.sample_voice, which knows "
+                "whether a bank replaces the synthesiser"
+            )
+        _check(text)
+        return self._remember((text, voice), lambda: self._render_user(text, voice))
+
+    def model(self, text: str) -> Utterance:
+        """`text` said by the model, at `MODEL_LEVEL_DB`.
+
+        Raises:
+          ValueError: nothing to say.
+        """
+        _check(text)
+        return self._remember(text, lambda: self._cached_model(text))
+
+    def _remember(self, key: Hashable, render: Callable[[], Utterance]) -> Utterance:
+        if key in self._memory:
+            self._memory.move_to_end(key)
+            return self._memory[key]
+        utterance = render()
+        utterance.wave.flags.writeable = False
+        self._memory[key] = utterance
+        while len(self._memory) > self._memory_items:
+            self._memory.popitem(last=False)
+        return utterance
+
+    def _render_user(self, text: str, voice: UserVoice) -> Utterance:
+        if self.bank is None:
+            return render_user(text, voice)
+        wave = self.bank.load(voice.bank, text)
+        words = align(wave, [_espeak(text, reference) for reference in _REFERENCES])
+        return Utterance(_channel(wave, voice), words, text)
+
+    def _cached_model(self, text: str) -> Utterance:
+        name = hashlib.sha1(text.encode()).hexdigest()
+        path = self.cache_dir / name[:2] / f"{name}.npz"
+        try:
+            with np.load(path) as saved:
+                wave = saved["wave"].astype(np.float32) / 32767
+                words = tuple(
+                    (w, float(s), float(e)) for w, s, e in json.loads(str(saved["words"]))
+                )
+            return Utterance(wave, words, text)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass  # not there, or cut short by a crash: render it
+        wave, starts_s = model_voice.synthesise(text, self.length_scale)
+        wave, words = _trim(wave, text, starts_s)
+        # Through int16, so that the first rendering has the bits of the cached ones.
+        samples = np.round(_at_level(wave, MODEL_LEVEL_DB) * 32767).astype(np.int16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
+            np.savez(file, wave=samples, words=np.array(json.dumps(words)))
+        os.replace(file.name, path)
+        return Utterance(samples.astype(np.float32) / 32767, words, text)
+
+
+def render_user(text: str, voice: UserVoice) -> Utterance:
+    """`text` by the synthesiser, without cache or bank.
+
+    Raises:
+      ValueError: unknown accent or variant, or nothing that sounds.
+    """
+    wave, words = _espeak(text, voice)
+    return Utterance(_channel(wave, voice), words, text)
+
+
+def _check(text: str) -> None:
+    if not tokens(text):
+        raise ValueError(f"nothing to say in {text!r}: it needs at least one word")
+
+
+def _espeak(text: str, voice: UserVoice) -> tuple[np.ndarray, tuple[Word, ...]]:
+    """Trimmed wave and words; the warp is a change of the rate the samples are taken to have."""
+    wave, events = espeak.synthesise(
+        text,
+        voice.accent,
+        voice.variant,
+        rate=int(np.clip(round(voice.rate / voice.warp), 80, 450)),
+        pitch=voice.pitch,
+        pitch_range=voice.pitch_range,
+        seed=voice.seed,
+    )
+    rate = espeak.SAMPLE_RATE * voice.warp
+    wave = soxr.resample(wave.astype(np.float32) / 32768, rate, SAMPLE_RATE, quality="MQ")
+    return _trim(wave, text, _starts(text, [(s / rate, c) for s, c in events], len(wave)))
+
+
+def _starts(text: str, events: list[tuple[float, int]], samples: int) -> list[float]:
+    """Start of each word of `text` by espeak-ng's events, (time in s, character).
+
+    espeak-ng may split a token ("twenty-one") or merge some ("of the"): a word without an event shares
+    its neighbours' time by the letters between them.
+    """
+    words = tokens(text)
+    edges = [character for _, character in words]
+    onsets: dict[int, float] = {}
+    for time_s, character in events:
+        onsets.setdefault(max(bisect.bisect_right(edges, character) - 1, 0), time_s)
+    known = sorted(onsets) or [0]
+    positions = [edges[i] for i in known] + [edges[-1] + len(words[-1][0]) + 1]
+    times = [onsets.get(i, 0.0) for i in known] + [samples / SAMPLE_RATE]
+    return np.interp(edges, positions, times).tolist()
+
+
+def _trim(
+    wave: np.ndarray, text: str, starts_s: list[float]
+) -> tuple[np.ndarray, tuple[Word, ...]]:
+    """Cuts silence off both ends (10 ms stay before, 30 ms after); words by their starts before it."""
+    start, end = sounding_span(wave)
+    if end <= start:
+        raise ValueError(f"{text!r} came out silent: it may hold nothing that can be said")
+    start, end = max(0, start - 160), min(len(wave), end + 480)
+    cut = np.ascontiguousarray(wave[start:end])
+    onsets = [max(s - start / SAMPLE_RATE, 0.0) for s in starts_s]
+    return cut, words_from_onsets(cut, [word for word, _ in tokens(text)], onsets)
+
+
+@functools.lru_cache(maxsize=512)
+def _band_filter(low: float, high: float) -> np.ndarray:
+    if low > 0 and high < SAMPLE_RATE / 2:
+        return scipy.signal.butter(3, (low, high), "bandpass", fs=SAMPLE_RATE, output="sos")
+    if low > 0:
+        return scipy.signal.butter(3, low, "highpass", fs=SAMPLE_RATE, output="sos")
+    return scipy.signal.butter(3, high, "lowpass", fs=SAMPLE_RATE, output="sos")
+
+
+def _channel(wave: np.ndarray, voice: UserVoice) -> np.ndarray:
+    """Band limit and level. Sound that the filter rings on after the end is cut."""
+    low, high = voice.band_hz
+    if low > 0 or high < SAMPLE_RATE / 2:
+        sections = _band_filter(round(low, -1), round(high, -2)).astype(np.float32)
+        wave = scipy.signal.sosfilt(sections, wave)
+    return _at_level(wave, voice.level_db)
+
+
+def _at_level(wave: np.ndarray, level_db: float) -> np.ndarray:
+    """Scales the sounding frames' RMS to `level_db` below full scale, peaks to at most 0.95."""
+    rms = loudness(wave)
+    sounding = rms[rms > 0.1 * rms.max()]
+    gain = 10 ** (level_db / 20) / float(np.sqrt(np.mean(sounding**2)))
+    gain = min(gain, 0.95 / float(np.abs(wave).max()))
+    return (wave * gain).astype(np.float32)

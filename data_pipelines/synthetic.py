@@ -1,0 +1,340 @@
+"""Renders a corpus of duplex sessions with exact ground truth.
+
+    python -m data_pipelines.synthetic --out=corpus/train --split=train --sessions=2000
+    python -m data_pipelines.synthetic --list_phrases --split=eval    # what the users may say, one a line
+
+Records depend on seed, split and index alone, whatever the number of workers. See README.md beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import math
+import multiprocessing
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from data_pipelines import rooms, skills, splits, video, voices
+from data_pipelines.phrases import SHARED, SIDE_TALK
+from data_pipelines.session import Conflict, Session
+from data_pipelines.speech import Speech
+from data_pipelines.voice_bank import VoiceBank
+from tmi.config import Config, MicroturnConfig, SpeechConfig
+from tmi.data.records import SessionRecord, ShardWriter
+from tmi.microturn import layout
+
+GENERATOR_VERSION = 1
+SHARD_SIZE = 64  # sessions at most
+LONG_SHARE = 0.45  # of sessions get lengths from the upper end, so that late triggers are not rare
+LONG_S = 46.0
+SIDE_TALK_SHARE = 0.25  # of gaps hold side talk or a voice in the background
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What sessions are made from; picklable."""
+
+    out: str
+    split: str
+    seed: int
+    sessions: int
+    skills: str = ""
+    min_seconds: float = 12.0
+    max_seconds: float = 58.0
+    microturn_seconds: float = 0.2
+    voice_bank: str = ""
+    cache: str = ""
+    clean: bool = False
+
+    @property
+    def shards(self) -> list[tuple[int, range]]:
+        """(number, indices of sessions) of each shard; the same for any number of workers."""
+        size = max(1, min(SHARD_SIZE, math.ceil(self.sessions / 8)))
+        starts = range(0, self.sessions, size)
+        return [(i, range(a, min(a + size, self.sessions))) for i, a in enumerate(starts)]
+
+
+class Generator:
+    """Makes the sessions of a job; one a process."""
+
+    def __init__(self, job: Job):
+        self.job = job
+        bank = VoiceBank(job.voice_bank) if job.voice_bank else None
+        self.speech = Speech(cache_dir=job.cache or None, bank=bank)
+        self.skills = skills.choose(job.skills)
+        self.lay = layout(clock(job.microturn_seconds))
+
+    def session(self, index: int) -> tuple[Session, SessionRecord]:
+        job = self.job
+        rng = np.random.default_rng([job.seed, splits.SPLITS.index(job.split), index])
+        low = job.min_seconds
+        if rng.random() < LONG_SHARE:
+            low = max(low, min(LONG_S, job.max_seconds - 1.0))
+        limit = float(rng.uniform(low, job.max_seconds))
+        cast = tuple(self.speech.sample_voice(rng, job.split) for _ in range(2))
+        s = Session(rng, job.split, self.lay, self.speech, cast, limit)
+        compose(s, self.skills)
+        while not s.trials:  # nothing fitted: more room
+            limit = min(limit + 8.0, max(job.max_seconds, 30.0))
+            s = Session(rng, job.split, self.lay, self.speech, cast, limit)
+            compose(s, self.skills)
+        noise = np.random.default_rng([job.seed, splits.SPLITS.index(job.split), index, 1])
+        id = f"{job.split}-{job.seed}-{index:06d}"
+        if job.clean:
+            return s, s.finish(id, lambda dry: dry)
+        return s, s.finish(id, lambda dry: rooms.augment(dry, noise, job.split))
+
+
+def clock(seconds: float) -> Config:
+    """The default config with micro-turns of `seconds`; ConfigError if that cannot work."""
+    return Config(microturn=MicroturnConfig(seconds=seconds), speech=SpeechConfig())
+
+
+def compose(s: Session, modules: dict) -> None:
+    """Fills a session with scenes of one to four of the skills, gaps and side talk between them."""
+    names = list(modules)
+    weights = np.array([modules[n].WEIGHT for n in names])
+    few = min(len(names), s.integer(1, 4))
+    cast = s.rng.choice(len(names), few, replace=False, p=weights / weights.sum())
+    share = weights[cast] / weights[cast].sum()
+    failures = 0
+    while s.cursor < s.limit_s - 3.0 and failures < 8:
+        name = names[int(s.rng.choice(cast, p=share))]
+        try:
+            with s.attempt():
+                modules[name].scene(s)
+                s.skills.append(name)
+        except Conflict:
+            failures += 1
+            s.cursor += 0.25
+            continue
+        if s.chance(SIDE_TALK_SHARE):
+            _side_talk(s)
+        s.cursor += s.uniform(2.5, 6.0) if s.chance(0.12) else s.uniform(0.2, 1.8)
+
+
+def _side_talk(s: Session) -> None:
+    """The user turns to somebody, or somebody else is heard: nothing for the model to answer."""
+    try:
+        with s.attempt():
+            clauses = s.clauses(SIDE_TALK)
+            at = s.cursor + s.uniform(0.3, 1.0)
+            if s.chance(0.5):
+                turn = s.say(clauses, at, gain=s.uniform(0.35, 0.6))
+            else:
+                turn = s.say(clauses, at, voice=s.other_voice, gain=s.uniform(0.12, 0.35), to_model=False)
+            s.cursor = turn.end + 0.2
+    except Conflict:
+        pass
+
+
+# -- processes -----------------------------------------------------------------------------------
+
+_generator: Generator | None = None
+
+
+def _start(job: Job) -> None:
+    global _generator
+    _generator = Generator(job)
+
+
+def _render_shard(task: tuple[int, range, str]) -> dict:
+    """Writes a shard; returns its entry of the manifest under 'shard' and what it used."""
+    _, indices, file = task
+    assert _generator is not None
+    job, began = _generator.job, time.perf_counter()
+    out = pathlib.Path(job.out)
+    writer = ShardWriter(out / file)
+    used = collections.Counter()
+    sets: dict[str, set[str]] = {n: set() for n in ("combinations", "voices", "carriers", "looks")}
+    counts = collections.Counter()
+    for index in indices:
+        s, record = _generator.session(index)
+        writer.write(record)
+        if job.split != "train":
+            path = out / "truth" / f"{record.id}.json"
+            path.write_text(json.dumps(record.truth))
+        used.update(record.skills)
+        sets["combinations"].update(s.combinations)
+        sets["voices"].update((s.voice.name, s.other_voice.name))
+        sets["carriers"].update(splits.text_hash(c) for c in s.carriers)
+        sets["looks"].update(s.looks)
+        counts["seconds"] += record.duration_s
+        counts["model_seconds"] += sum(len(w) for _, w in record.model_audio) / 16_000
+        counts["frames"] += len(record.frames)
+        for t in record.truth["trials"]:
+            counts["trials"] += 1
+            for trigger in t.get("triggers", ()):
+                counts["triggers"] += 1
+                counts["late_triggers"] += trigger["time_s"] > 30.0
+    digest = writer.close()
+    return {
+        "shard": {"file": file, "sha256": digest, "count": len(indices)},
+        "skills": dict(used),
+        "counts": dict(counts),
+        "seconds": time.perf_counter() - began,
+        **{name: sorted(values) for name, values in sets.items()},
+    }
+
+
+def render(job: Job, workers: int = 1, progress: bool = True) -> dict:
+    """Renders the corpus and returns its manifest, which is written last."""
+    out = pathlib.Path(job.out)
+    (out / "truth").mkdir(parents=True, exist_ok=True)
+    for old in [*out.glob("*.array_record"), *out.glob("manifest.json"), *out.glob("truth/*.json")]:
+        old.unlink()
+    began = time.perf_counter()
+    _warm(job, progress)
+    shards = job.shards
+    tasks = [
+        (i, indices, f"{job.split}-{i:05d}-of-{len(shards):05d}.array_record") for i, indices in shards
+    ]
+    results: list[dict] = []
+    bar = tqdm(total=job.sessions, unit="session", disable=not progress, desc=f"rendering {job.split}")
+    if workers <= 1:
+        _start(job)
+        for task in tasks:
+            results.append(_render_shard(task))
+            bar.update(results[-1]["shard"]["count"])
+    else:
+        with multiprocessing.get_context("spawn").Pool(workers, _start, (job,)) as pool:
+            for result in pool.imap(_render_shard, tasks):
+                results.append(result)
+                bar.update(result["shard"]["count"])
+    bar.close()
+    manifest = _manifest(job, results, time.perf_counter() - began)
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    if job.split == "train":
+        (out / "truth").rmdir()
+    return manifest
+
+
+def _warm(job: Job, progress: bool) -> None:
+    """Renders the model's phrases into the cache once, before there are several processes."""
+    speech = Speech(cache_dir=job.cache or None)
+    texts = skills.model_texts(skills.choose(job.skills))
+    for text in tqdm(texts, unit="phrase", disable=not progress, desc="the model's voice"):
+        speech.model(text)
+
+
+def _manifest(job: Job, results: Sequence[dict], wall_s: float) -> dict:
+    def union(name: str) -> list[str]:
+        return sorted(set().union(*(r[name] for r in results)))
+
+    counts, used = collections.Counter(), collections.Counter()
+    for r in results:
+        counts.update(r["counts"])
+        used.update(r["skills"])
+    combinations = union("combinations")
+    pools = {name: sorted(h) for name, h in split_hashes(job.split, skills.choose(job.skills)).items()}
+    busy_s = sum(r["seconds"] for r in results)
+    return {
+        "generator_version": GENERATOR_VERSION,
+        "job": {k: v for k, v in dataclasses.asdict(job).items() if k not in ("out", "cache")},
+        "seed": job.seed,
+        "split": job.split,
+        "sessions": job.sessions,
+        "hours": round(counts["seconds"] / 3600, 4),
+        "model_speech_hours": round(counts["model_seconds"] / 3600, 4),
+        "frames": counts["frames"],
+        "trials": counts["trials"],
+        "triggers": counts["triggers"],
+        "late_triggers": counts["late_triggers"],
+        "skills": dict(sorted(used.items())),
+        "voices": union("voices"),
+        "carriers_used": union("carriers"),
+        "looks": union("looks"),
+        "combinations": [splits.text_hash(c) for c in combinations],
+        "held_out_combinations": sum(splits.held_out(*c.split("/")) for c in combinations),
+        "hashes": pools,
+        "model_phrases": skills.model_texts(skills.choose(job.skills)),
+        "shards": [r["shard"] for r in results],
+        "realtime_factor_per_core": round(counts["seconds"] / max(busy_s, 1e-9), 1),
+        "wall_s": round(wall_s, 1),
+    }
+
+
+def split_hashes(split: str, modules: dict) -> dict[str, set[str]]:
+    """Hashes of all that `split` may use: carriers, utterances, voices, looks, rooms and noises."""
+    carriers = [c for m in modules.values() for c in m.CARRIERS] + list(SHARED)
+    return {
+        "carriers": {splits.text_hash(text) for c in carriers for text in c.of(split)},
+        "utterances": {splits.text_hash(t) for t in skills.user_texts(modules, split)},
+        "voices": {splits.text_hash("+".join(v)) for v in voices.voice_pool(split)},
+        "looks": set(video.pool_hashes(split)),
+        "rooms_and_noises": set(rooms.pool_hashes(split)),
+    }
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(prog="data_pipelines.synthetic", description=__doc__.split("\n")[0])
+    p.add_argument("--out", default="", help="directory of the corpus")
+    p.add_argument("--split", choices=splits.SPLITS, default="train")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--sessions", type=int, default=64)
+    p.add_argument("--workers", type=int, default=1, help="processes")
+    p.add_argument("--skills", default="", help=f"of {','.join(skills.SKILLS)}; all by default")
+    p.add_argument("--min_seconds", type=float, default=12.0)
+    p.add_argument("--max_seconds", type=float, default=58.0)
+    p.add_argument("--microturn_seconds", type=float, default=0.2, help="the clock of the targets")
+    p.add_argument("--voice_bank", default="", help="directory of recorded voices")
+    p.add_argument("--cache", default="", help="for the model's phrases; $TMI_CACHE or ~/.cache/tmi")
+    p.add_argument("--clean", action="store_true", help="no rooms and no noise")
+    p.add_argument("--list_phrases", action="store_true", help="print the users' utterances and end")
+    return p.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    a = parse(arguments)
+    try:
+        modules = skills.choose(a.skills)
+        clock(a.microturn_seconds)
+    except ValueError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    texts = skills.user_texts(modules, a.split)
+    if a.list_phrases:
+        print("\n".join(texts))
+        return 0
+    if not a.out or a.sessions < 1 or not 8 <= a.min_seconds <= a.max_seconds:
+        message = "--out=DIR is needed, --sessions of at least 1, and 8 <= min_seconds <= max_seconds"
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    if a.voice_bank:
+        report_missing(VoiceBank(a.voice_bank), texts)
+    job = Job(
+        a.out, a.split, a.seed, a.sessions, a.skills, a.min_seconds, a.max_seconds,
+        a.microturn_seconds, a.voice_bank, a.cache, a.clean,
+    )  # fmt: skip
+    m = render(job, a.workers)
+    print(
+        f"{m['sessions']} sessions, {m['hours']:.2f} h, {m['trials']} trials in {a.out}; "
+        f"{m['realtime_factor_per_core']:.0f} x real time per core"
+    )
+    return 0
+
+
+def report_missing(bank: VoiceBank, texts: Sequence[str]) -> None:
+    """Names on stderr what a voice bank lacks; scenes that would need it are not made."""
+    for voice, missing in bank.missing(texts).items():
+        if missing:
+            print(
+                f"voice {voice}: {len(missing)} of {len(texts)} utterances are missing, "
+                f"such as {bank.path(voice, missing[0])} ({missing[0]!r})",
+                file=sys.stderr,
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

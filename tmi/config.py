@@ -1,0 +1,341 @@
+"""The one schema of a run: frozen dataclasses, checked once.
+
+`experiments/x.py:get_config()` returns the editable view (`default()`, an `ml_collections.ConfigDict`);
+`from_config_dict` turns it into the frozen `Config` and validates it. Nothing else defines a field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+FORMAT_VERSION = 1
+MESH_AXES = ("data", "fsdp", "expert", "sequence", "tensor")
+
+
+class ConfigError(ValueError):
+    """A field has a value that cannot work; the message names the field and what is accepted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroturnConfig:
+    """The clock and the layout of a micro-turn."""
+
+    seconds: float = 0.2  # length of a micro-turn
+    max_text_in: int = 8  # tokens of typed text read per micro-turn; the rest waits for the next
+    max_text_out: int = 8  # tokens of text written per micro-turn, the END token included
+    kv_block: int = 64  # packed sessions start at multiples of this many positions
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioConfig:
+    """Audio in: dMel (1-system section 3)."""
+
+    sample_rate: int = 16_000
+    window_s: float = 0.1
+    hop_s: float = 0.05
+    num_mels: int = 80
+    num_levels: int = 16
+    log_min: float = -7.0
+    log_max: float = 2.0
+    frames_per_position: int = 2  # 1 in the published block: a position every 50 ms
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoConfig:
+    """Video in: rows x cols patches of patch x patch pixels; channels of the hMLP stem."""
+
+    patch: int = 40
+    rows: int = 1
+    cols: int = 1
+    stem_channels: tuple[int, int, int] = (24, 48, 96)  # published: (128, 320, 4800)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    tokenizer: str = "bpe512"  # a file of tmi/media/vocab
+    vocab_size: int = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechConfig:
+    """Audio out: log-mel frames with a finer hop than dMel, and the waveform stage."""
+
+    sample_rate: int = 16_000
+    hop: int = 200  # samples: 12.5 ms
+    window: int = 800  # samples: 50 ms
+    n_fft: int = 1024
+    num_mels: int = 80
+    fmin: float = 0.0
+    fmax: float = 8000.0
+    floor: float = 1e-3  # of the mel magnitude, before the logarithm
+    mean: float = -2.0  # of ln magnitude over the model's voice
+    std: float = 2.0
+    frames_per_position: int = 16  # mel frames of one AUDIO_OUT position (a patch)
+    griffin_lim_iters: int = 8
+    look_ahead: int = 1  # hops of delay of the waveform stage
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The Inkling-style transformer."""
+
+    width: int = 192
+    num_layers: int = 6
+    num_dense_layers: int = 2  # the first ones; the others are mixtures of experts
+    global_every: int = 3  # every n-th layer is global, the others slide
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 48
+    mlp_width: int = 320  # of a dense layer
+    num_experts: int = 8
+    num_experts_per_token: int = 2
+    num_shared_experts: int = 1
+    expert_width: int = 96
+    route_scale: float = 1.0  # published: 8
+    window: int = 128  # positions a sliding layer sees
+    global_blocks: int = 16  # kv_blocks a global layer keeps, its own included
+    position_bias: str = "both"  # 'token' | 'microturn' | 'both'
+    bias_rank: int = 16
+    bias_extent: int = 64  # token distance beyond which the learned bias is zero
+    qk_gain: float = 2.0  # initial gain of the norms on q and k; published: 1
+    time_frequencies: int = 12  # Fourier features of the micro-turn distance
+    time_max_microturns: int = 1024  # the longest period among them
+    clock_features: bool = True  # positions are told the session's time
+    log_scaling_floor: int = 0  # 0: off; published global layers: 128000
+    conv_width: int = 4
+    logit_divisor: float = 1.0  # muP; published: 16
+    router_bias_rate: float = 1e-3  # loss-free balancing
+    dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowConfig:
+    """The flow head: AdaLN residual MLP from (noisy patch, t, hidden state) to the clean patch."""
+
+    width: int = 224
+    depth: int = 3
+    steps: int = 4  # Euler steps when sampling
+    draws: int = 2  # (noise, t) pairs a position in training
+    t_mean: float = -1.5  # logit-normal t
+    t_std: float = 1.2
+    t_zero: float = 0.15  # share of draws at t = 0
+    context_noise: float = 0.3  # U(0, x) noise on the fed-back context in training
+    feedback_width: int = 96  # bottleneck of the fed-back patch
+    silence_weight: float = 0.2  # loss weight of silent frames' patches
+    temperature: float = 1.0  # of the initial noise when sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    corpus: str = "corpus/train"
+    dev_corpus: str = "corpus/dev"
+    row_length: int = 1024  # positions of a training row
+    batch_size: int = 8  # rows
+    audio_slots: int = 704  # AUDIO_IN positions a row may hold
+    video_slots: int = 128
+    speech_slots: int = 192
+    skill_weights: tuple[tuple[str, float], ...] = ()  # mixture; () keeps the corpus's own
+    augment: bool = True  # room, noise, level on line
+    seed: int = 0
+    num_threads: int = 2
+    prefetch: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    muon_learning_rate: float = 0.02
+    adam_learning_rate: float = 3e-3
+    warmup_steps: int = 50
+    decay_fraction: float = 0.5  # the last share of the steps falls linearly to final_scale
+    final_scale: float = 0.05
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    b1: float = 0.9
+    b2: float = 0.95
+    ema: float = 0.995
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    steps: int = 1000
+    seed: int = 0
+    remat: bool = False
+    text_weight: float = 1.0
+    speech_weight: float = 1.0
+    eom_weight: float = 0.3  # of the END of a silent micro-turn: most of all targets
+    log_every: int = 10
+    eval_every: int = 200
+    eval_batches: int = 8
+    save_every: int = 200
+    keep: int = 2
+    mesh: tuple[int, int, int, int, int] = (1, 1, 1, 1, 1)  # sizes of MESH_AXES
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeConfig:
+    temperature: float = 0.0  # of text; 0 is greedy
+    slots: int = 1
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    name: str = "default"
+    microturn: MicroturnConfig = dataclasses.field(default_factory=MicroturnConfig)
+    audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
+    video: VideoConfig = dataclasses.field(default_factory=VideoConfig)
+    text: TextConfig = dataclasses.field(default_factory=TextConfig)
+    speech: SpeechConfig = dataclasses.field(default_factory=SpeechConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    flow: FlowConfig = dataclasses.field(default_factory=FlowConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    decode: DecodeConfig = dataclasses.field(default_factory=DecodeConfig)
+
+    def __post_init__(self):
+        validate(self)
+
+
+# What may differ between a checkpoint and the run that resumes it (issue: "steps, logging and mesh").
+RESUMABLE_FIELDS = frozenset({
+    "name", "train.steps", "train.log_every", "train.eval_every", "train.eval_batches",
+    "train.save_every", "train.keep", "train.mesh", "data.num_threads", "data.prefetch",
+    "decode.temperature", "decode.slots", "decode.seed",
+})  # fmt: skip
+
+
+def _require(ok: bool, field: str, value: Any, accepted: str) -> None:
+    if not ok:
+        raise ConfigError(f"config.{field}={value!r} cannot work: {accepted}")
+
+
+def _whole(x: float) -> bool:
+    return abs(x - round(x)) < 1e-6
+
+
+def validate(c: Config) -> None:
+    """Raises ConfigError, naming the field and what is accepted, unless `c` can run."""
+    m, a, s, t = c.model, c.audio, c.speech, c.microturn
+    _require(t.seconds > 0, "microturn.seconds", t.seconds, "a positive number of seconds")
+    frames = t.seconds / a.hop_s
+    _require(
+        _whole(frames) and round(frames) % a.frames_per_position == 0, "microturn.seconds", t.seconds,
+        f"a whole number of dMel positions ({a.frames_per_position} frames of {a.hop_s} s each)",
+    )  # fmt: skip
+    patches = t.seconds * s.sample_rate / s.hop / s.frames_per_position
+    _require(
+        _whole(patches), "microturn.seconds", t.seconds,
+        f"a whole number of speech patches ({s.frames_per_position} frames of {s.hop} samples each)",
+    )  # fmt: skip
+    _require(t.max_text_out >= 2, "microturn.max_text_out", t.max_text_out, "at least 2 tokens")
+    _require(t.max_text_in >= 1, "microturn.max_text_in", t.max_text_in, "at least 1 token")
+    _require(t.kv_block >= 16 and t.kv_block % 16 == 0, "microturn.kv_block", t.kv_block, "a multiple of 16")
+    _require(s.sample_rate == a.sample_rate, "speech.sample_rate", s.sample_rate, "equal to audio.sample_rate")
+    _require(s.window <= s.n_fft, "speech.window", s.window, f"at most speech.n_fft={s.n_fft}")
+    _require(m.num_heads % m.num_kv_heads == 0, "model.num_heads", m.num_heads, "a multiple of model.num_kv_heads")
+    _require(m.position_bias in ("token", "microturn", "both"), "model.position_bias", m.position_bias, "'token', 'microturn' or 'both'")
+    _require(1 <= m.num_experts_per_token <= m.num_experts, "model.num_experts_per_token", m.num_experts_per_token, "between 1 and model.num_experts")
+    _require(0 <= m.num_dense_layers <= m.num_layers, "model.num_dense_layers", m.num_dense_layers, "between 0 and model.num_layers")
+    _require(m.window % 16 == 0, "model.window", m.window, "a multiple of 16 positions")
+    _require(m.conv_width >= 1, "model.conv_width", m.conv_width, "at least 1")
+    _require(m.dtype in ("float32", "bfloat16"), "model.dtype", m.dtype, "'float32' or 'bfloat16'")
+    _require(c.data.row_length % t.kv_block == 0, "data.row_length", c.data.row_length, f"a multiple of microturn.kv_block={t.kv_block}")
+    _require(c.data.batch_size >= 1, "data.batch_size", c.data.batch_size, "at least 1 row")
+    _require(len(c.train.mesh) == len(MESH_AXES) and all(n >= 1 for n in c.train.mesh), "train.mesh", c.train.mesh, f"five sizes >= 1, for {MESH_AXES}")
+    _require(c.data.batch_size % (c.train.mesh[0] * c.train.mesh[1]) == 0, "data.batch_size", c.data.batch_size, "a multiple of the data x fsdp sizes of train.mesh")
+    _require(c.train.steps >= 1, "train.steps", c.train.steps, "at least 1")
+    _require(0 <= c.decode.temperature, "decode.temperature", c.decode.temperature, "0 (greedy) or more")
+    _require(c.flow.steps >= 1, "flow.steps", c.flow.steps, "at least 1 Euler step")
+    p = c.video.patch
+    _require(p == 40, "video.patch", p, "40: the hMLP stem folds 5 x 2 x 4 pixels")
+
+
+def default() -> ConfigDict:
+    """The editable view of the defaults; unknown fields and wrong types raise on assignment."""
+    return to_config_dict(Config())
+
+
+def to_config_dict(config: Config) -> ConfigDict:
+    d = ConfigDict(dataclasses.asdict(config))
+    d.lock()
+    return d
+
+
+def from_config_dict(view: ConfigDict | Mapping) -> Config:
+    """The frozen, validated config of an editable view.
+
+    Raises ConfigError on an unknown field, a wrong type or an impossible combination.
+    """
+    return _build(Config, view.to_dict() if isinstance(view, ConfigDict) else dict(view), "")
+
+
+def _build(cls, values: Mapping, prefix: str):
+    hints = typing.get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - fields)
+    if unknown:
+        raise ConfigError(
+            f"config.{prefix}{unknown[0]} does not exist; accepted here: {', '.join(sorted(fields))}"
+        )
+    kwargs = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            kwargs[name] = _build(hints[name], value, f"{prefix}{name}.")
+        else:
+            kwargs[name] = _coerce(value, hints[name], prefix + name)
+    return cls(**kwargs)
+
+
+def _coerce(value: Any, hint: Any, field: str) -> Any:
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"config.{field}={value!r}: a tuple is accepted")
+        return tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"config.{field}={value!r}: a value of type {hint.__name__} is accepted")
+    return value
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Dotted field name -> value."""
+    out: dict[str, Any] = {}
+    for section in dataclasses.fields(config):
+        value = getattr(config, section.name)
+        if dataclasses.is_dataclass(value):
+            for f in dataclasses.fields(value):
+                out[f"{section.name}.{f.name}"] = getattr(value, f.name)
+        else:
+            out[section.name] = value
+    return out
+
+
+def differing_fields(a: Config, b: Config, *, ignore=RESUMABLE_FIELDS) -> list[str]:
+    """'field: a -> b' for every field whose values differ, those in `ignore` left out."""
+    fa, fb = flatten(a), flatten(b)
+    return [f"{k}: {fa[k]!r} -> {fb[k]!r}" for k in fa if k not in ignore and fa[k] != fb[k]]
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(
+        {"format_version": FORMAT_VERSION, "config": dataclasses.asdict(config)}, indent=1
+    )
+
+
+def from_json(text: str) -> Config:
+    """Reads `to_json`. Raises ConfigError if it was written by another format version."""
+    data = json.loads(text)
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ConfigError(
+            f"config has format version {version}; this code reads version {FORMAT_VERSION}"
+        )
+    return from_config_dict(data["config"])

@@ -1,0 +1,1 @@
+"""Records, and the pipeline that makes batches of micro-turns from them."""

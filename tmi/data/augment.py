@@ -1,0 +1,71 @@
+"""On-line variation of the user's sound: band limit, coloured noise, level.
+
+The generator in reach decides everything, so a session sounds the same whenever the same epoch of
+the same seed is drawn again. Rooms and recorded noise belong to the corpus, whose splits own them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+
+LEVEL_DB = 6.0  # the level moves by at most this much either way
+SNR_DB = (12.0, 40.0)  # of the added noise, against the loudest tenth of the session
+NOISE_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE = 0.6, 0.4, 0.3  # of the sessions
+LOW_PASS_HZ = (3000.0, 7500.0)
+HIGH_PASS_HZ = (50.0, 300.0)
+QUIET_RMS = 0.02  # stands for the speech level of a session without speech
+
+
+def augment(wave: np.ndarray, rng: np.random.Generator, sample_rate: int = 16_000) -> np.ndarray:
+    """A variant of `wave`, float32 [N] in [-1, 1], of the same length and, to 1 ms, timing."""
+    wave = _band_limit(wave, rng, sample_rate)
+    if rng.random() < NOISE_SHARE:
+        snr_db = rng.uniform(*SNR_DB)
+        noise = coloured_noise(len(wave), rng, slope=rng.uniform(0.0, 2.0))
+        wave = wave + noise * np.float32(speech_level(wave, sample_rate) * 10 ** (-snr_db / 20))
+    gain = np.float32(10 ** (rng.uniform(-LEVEL_DB, LEVEL_DB) / 20))
+    return np.clip(wave * gain, -1, 1)
+
+
+def coloured_noise(num_samples: int, rng: np.random.Generator, slope: float) -> np.ndarray:
+    """Noise of unit RMS whose power falls as 1 / f^slope (0 white, 1 pink, 2 brown), float32 [N].
+
+    One period as long as the session: shorter noise, repeated, would be a clock to the listener.
+    """
+    if num_samples == 0:
+        return np.zeros(0, np.float32)
+    n = scipy.fft.next_fast_len(num_samples, real=True)
+    bins = n // 2 + 1
+    spectrum = rng.standard_normal(2 * bins, np.float32).view(np.complex64)
+    # Flat below 1/200 of the band, or nearly all power would lie under what anyone hears.
+    f = np.maximum(np.arange(bins, dtype=np.float32), np.float32(bins / 200))
+    noise = scipy.fft.irfft(spectrum * f ** np.float32(-slope / 2), n)[:num_samples]
+    return noise / np.float32(max(1e-12, math.sqrt(np.mean(noise * noise))))
+
+
+def speech_level(wave: np.ndarray, sample_rate: int) -> float:
+    """RMS of the loudest tenth of the 100 ms blocks; `QUIET_RMS` if that is silence."""
+    block = sample_rate // 10
+    whole = wave[: len(wave) // block * block].reshape(-1, block)
+    if not len(whole):
+        return QUIET_RMS
+    power = np.einsum("ij,ij->i", whole, whole) / block
+    level = math.sqrt(float(np.quantile(power, 0.9)))
+    return level if level > 1e-3 else QUIET_RMS
+
+
+def _band_limit(wave: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    if rng.random() < LOW_PASS_SHARE:
+        wave = _filter(wave, "lowpass", 4, math.exp(rng.uniform(*np.log(LOW_PASS_HZ))), sample_rate)
+    if rng.random() < HIGH_PASS_SHARE:
+        wave = _filter(wave, "highpass", 2, rng.uniform(*HIGH_PASS_HZ), sample_rate)
+    return wave
+
+
+def _filter(wave: np.ndarray, kind: str, order: int, hz: float, sample_rate: int) -> np.ndarray:
+    sections = scipy.signal.butter(order, hz, kind, fs=sample_rate, output="sos")
+    return scipy.signal.sosfilt(sections.astype(np.float32), wave)

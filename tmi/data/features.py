@@ -1,0 +1,169 @@
+"""A session record as micro-turns: the features that a config asks for, on tmi/microturn's clock:
+
+user audio   -> dMel bins of the micro-turn that reads them
+frames       -> one pair of 40x40 patches, in the micro-turns in which frames came
+typed text   -> tokens in the micro-turn that reads it
+model words  -> tokens in the micro-turn that plays their start
+model audio  -> log-mel patches in each micro-turn that plays a part of it
+typed answer -> tokens (no speech) in the micro-turn that reads its time
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from tmi.config import Config
+from tmi.data.augment import augment
+from tmi.data.records import CorpusError, SessionRecord
+from tmi.media import audio, video
+from tmi.microturn import Layout, Microturn, SessionSequence, cut, lay_out, layout, spill_text
+
+MAX_SESSION_S = 3600.0
+SLACK_S = 30.0  # what the model says may outlast the user's track by this much
+
+
+class TextEncoder(Protocol):
+    """What is needed of tmi.media.text.Tokenizer."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_word(self, word: str) -> list[int]: ...
+
+
+def to_microturns(
+    record: SessionRecord,
+    config: Config,
+    tokenizer: TextEncoder,
+    dmel: audio.DMel,
+    rng: np.random.Generator | None = None,
+) -> list[Microturn]:
+    """The micro-turns of a session; every one has audio (silence after the user's track ends).
+
+    With `rng` the user's sound is varied (tmi/data/augment.py). The session is extended until all
+    that the model writes and says is out. Raises CorpusError if the record's times cannot be.
+    """
+    _check(record)
+    lay = layout(config)
+    text_in, text_out = _text(record, lay, tokenizer)
+    speaking = _speaking(record, lay)
+    last = max([*text_in, *text_out, *speaking, lay.num_microturns(record.duration_s) - 1])
+    turns = spill_text(
+        lay, [Microturn(text_in=text_in[m], text_out=text_out[m]) for m in range(last + 1)]
+    )
+    bins = _heard(record, lay, len(turns), dmel, rng)
+    pairs = _seen(record, config, lay, len(turns))
+    speech = _spoken(record, config, lay, speaking)
+    for m, turn in enumerate(turns):
+        turn.audio = bins[m]
+        turn.video = pairs.get(m)
+        turn.speech = speech.get(m)
+    return turns
+
+
+def to_sequence(config: Config, turns: Sequence[Microturn]) -> SessionSequence:
+    """Their positions, cut after the last micro-turn that fits a training row."""
+    d = config.data
+    return cut(
+        lay_out(layout(config), turns), d.row_length, d.audio_slots, d.video_slots, d.speech_slots
+    )
+
+
+def _check(record: SessionRecord) -> None:
+    d = record.duration_s
+    if not (math.isfinite(d) and 0 < d <= MAX_SESSION_S):
+        raise CorpusError(f"duration_s={d}: sessions last more than 0 and up to {MAX_SESSION_S} s")
+    times = [t for t, _ in record.model_audio + record.text_in + record.text_out]
+    times += [t for _, t, _ in record.model_words]
+    for t in times:
+        if not (math.isfinite(t) and 0 <= t <= d + SLACK_S):
+            raise CorpusError(f"an event at {t} s in a session of {d} s")
+
+
+def _text(
+    record: SessionRecord, lay: Layout, tokenizer: TextEncoder
+) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+    """Micro-turn -> tokens read, tokens written. Several texts of a micro-turn keep their order."""
+    text_in: dict[int, list[int]] = collections.defaultdict(list)
+    text_out: dict[int, list[int]] = collections.defaultdict(list)
+    for time_s, text in sorted(record.text_in, key=lambda x: x[0]):
+        text_in[lay.microturn_reading(time_s)] += tokenizer.encode(text)
+    written = [(lay.microturn_reading(t), t, tokenizer.encode(text)) for t, text in record.text_out]
+    for word, start, _ in record.model_words:
+        m = max(0, lay.microturn_playing(start))
+        written.append((m, start, tokenizer.encode_word(word)))
+    for m, _, tokens in sorted(written, key=lambda x: x[:2]):
+        text_out[m] += tokens
+    return text_in, text_out
+
+
+def _heard(
+    record: SessionRecord,
+    lay: Layout,
+    count: int,
+    dmel: audio.DMel,
+    rng: np.random.Generator | None,
+) -> np.ndarray:
+    """dMel bins uint8 [count, frames of a micro-turn, mels]."""
+    samples = round(record.duration_s * lay.sample_rate)
+    wave = audio.from_int16(record.user_audio[:samples])
+    if rng is not None:
+        wave = augment(wave, rng, lay.sample_rate)
+    wave = np.pad(wave, (0, max(0, count * lay.samples - len(wave))))[: count * lay.samples]
+    return dmel.bins(wave).reshape(count, lay.audio_positions * lay.audio_frames, lay.audio_mels)
+
+
+def _seen(record: SessionRecord, config: Config, lay: Layout, count: int) -> dict[int, np.ndarray]:
+    """Micro-turn -> patches uint8 [g, 2, patch, patch, 3]."""
+    if not record.frames:
+        return {}
+    slices = [lay.input_interval(m) for m in range(count)]
+    pairs = video.frame_pairs(config.video, record.frames, slices)
+    return {
+        m: video.patches(pair, config.video) for m, pair in enumerate(pairs) if pair is not None
+    }
+
+
+def _segments(record: SessionRecord, lay: Layout) -> list[tuple[int, np.ndarray]]:
+    """(first sample, samples) of each stretch of model audio; nothing can be heard before T."""
+    out = []
+    for start_s, wave in record.model_audio:
+        start = round(start_s * lay.sample_rate)
+        early = max(0, lay.samples - start)
+        if len(wave) > early:
+            out.append((start + early, wave[early:]))
+    return out
+
+
+def _speaking(record: SessionRecord, lay: Layout) -> list[int]:
+    """The micro-turns whose output interval overlaps a segment, in order."""
+    turns: set[int] = set()
+    for start, wave in _segments(record, lay):
+        end = start + len(wave)
+        turns.update(range(start // lay.samples - 1, -(-end // lay.samples) - 1))
+    return sorted(turns)
+
+
+def _spoken(
+    record: SessionRecord, config: Config, lay: Layout, speaking: list[int]
+) -> dict[int, np.ndarray]:
+    """Micro-turn -> normalised log mel float32 [frames of a micro-turn, mels]."""
+    if not speaking:
+        return {}
+    frames = lay.speech_positions * lay.speech_frames
+    # Windows look ahead of their frame; the micro-turn after the last is silence to them.
+    track = np.zeros((speaking[-1] + 3) * lay.samples, np.float32)
+    for start, wave in _segments(record, lay):
+        track[start : start + len(wave)] += audio.from_int16(wave)
+    out = {}
+    breaks = np.flatnonzero(np.diff(speaking) > 1) + 1
+    for run in np.split(np.array(speaking), breaks):
+        start, stop = (int(run[0]) + 1) * lay.samples, (int(run[-1]) + 2) * lay.samples
+        mel = audio.speech_mel(track[start : stop + config.speech.window], config.speech)
+        mel = mel[: len(run) * frames].reshape(len(run), frames, lay.speech_mels)
+        out.update(zip(run.tolist(), mel, strict=True))
+    return out

@@ -1,0 +1,320 @@
+"""Corpus -> batches: read, mix, vary, cut, pack, batch, slice by host, prefetch.
+
+Batch n depends on the corpus, the config, the seed and n alone: not on threads, hosts or
+interruptions. Records that cannot be read are skipped, counted and named once on the log.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+from absl import logging
+from array_record.python import array_record_module
+from grain.sources import ArrayRecordDataSource
+
+from tmi.config import Config
+from tmi.data import records
+from tmi.data.batch import Batch, Row, empty_batch, fill_ratio, session_arrays
+from tmi.data.features import TextEncoder, to_microturns, to_sequence
+from tmi.data.packing import group_size, pack_dataset
+from tmi.data.records import Corpus, CorpusError
+from tmi.media.audio import DMel
+
+
+class Skipped:
+    """What could not be used: name -> why. Each is logged once; epochs come back to it."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self.cut: dict[str, str] = {}  # sessions longer than a row, of which a part is used
+        self._lock = threading.Lock()
+
+    def add(self, name: str, why: object) -> None:
+        with self._lock:
+            if name not in self.reasons:
+                self.reasons[name] = str(why)
+                logging.warning("%s skipped: %s", name, why)
+
+    def shorten(self, name: str, how: str) -> None:
+        with self._lock:
+            if not self.cut:
+                logging.warning("%s is longer than a row and cut: %s (said once)", name, how)
+            self.cut[name] = how
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+
+class Sessions:
+    """Random access to a corpus: `self[i]` is a SessionRecord, or None if it cannot be read."""
+
+    def __init__(self, corpus: Corpus, skipped: Skipped):
+        """Raises CorpusError if no shard can be opened or none holds a record."""
+        self.corpus, self.skipped = corpus, skipped
+        self._shards: list[tuple[str, int]] = []  # (file, records)
+        for entry, path in zip(corpus.manifest["shards"], corpus.shards, strict=True):
+            try:
+                reader = array_record_module.ArrayRecordReader(str(path))
+                count = reader.num_records()
+                reader.close()
+            except Exception as e:  # the reader raises whatever its C++ code met
+                skipped.add(f"shard {path}", e)
+                continue
+            if count != entry["count"]:
+                skipped.add(f"part of shard {path}", f"{count} of {entry['count']} records")
+            if count:
+                self._shards.append((str(path), count))
+        if not self._shards:
+            raise CorpusError(f"{corpus.path}: none of its {len(corpus.shards)} shards is readable")
+        self._source = ArrayRecordDataSource([path for path, _ in self._shards])
+        self._unreadable: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, i: int) -> records.SessionRecord | None:
+        try:
+            record = records.decode(self._source[i])
+            if not record.skills or record.skills[0] not in self.corpus.skills:
+                raise CorpusError(f"its skills are {record.skills}, not of {self.corpus.skills}")
+            return record
+        except Exception as e:
+            self.skip(i, e)
+            return None
+
+    def skip(self, i: int, why: object) -> None:
+        """Names record `i` as unusable. Raises CorpusError once no record is left."""
+        self.skipped.add(self.name(i), why)
+        self._unreadable.add(i)
+        if len(self._unreadable) == len(self):
+            raise CorpusError(
+                f"{self.corpus.path}: none of its {len(self)} records can be used; last: {why}"
+            )
+
+    def name(self, i: int) -> str:
+        shard = 0
+        while i >= self._shards[shard][1]:
+            i -= self._shards[shard][1]
+            shard += 1
+        return f"record {i} of {self._shards[shard][0]}"
+
+    def by_skill(self) -> dict[str, list[int]]:
+        """First skill -> indices. From the manifest's shard entries ("skills": one a record) if it
+        has them, else by reading the corpus once."""
+        known = {str(self.corpus.path / s["file"]): s for s in self.corpus.manifest["shards"]}
+        firsts: list[str | None] = []
+        for path, count in self._shards:
+            listed = known[path].get("skills")
+            if listed is None or len(listed) != count:
+                logging.info("reading %s once for its records' skills", path)
+                start = len(firsts)
+                found = (self[start + i] for i in range(count))
+                listed = [record and record.skills[0] for record in found]
+            firsts += listed
+        out: dict[str, list[int]] = {}
+        for i, skill in enumerate(firsts):
+            if skill is not None:
+                out.setdefault(skill, []).append(i)
+        return out
+
+
+class Batches:
+    """An iterator of batches that can be stopped and taken up again.
+
+    `get_state` is a small JSON-able dict; `set_state` refuses one of another corpus or seed.
+    """
+
+    def __init__(self, dataset: grain.IterDataset, corpus: Corpus, seed: int, skipped: Skipped):
+        self.corpus, self.skipped = corpus, skipped
+        self.wait_s = 0.0  # spent waiting in __next__: the input's share of a step
+        self.num_batches = 0  # since this object was made
+        self._identity = {"corpus": corpus.hash, "seed": seed}
+        self._iterators = [iter(dataset)]
+        # Its threads must end before the interpreter, when it exits, takes their modules away.
+        self._close = weakref.finalize(self, _close_all, self._iterators)
+        self._fill = 0.0
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        batch = next(self._iterators[0])
+        self.wait_s += time.perf_counter() - start
+        self.num_batches += 1
+        self._fill += fill_ratio(batch)
+        return batch
+
+    @property
+    def fill(self) -> float:
+        """Mean share of the positions that are no padding."""
+        return self._fill / max(1, self.num_batches)
+
+    def get_state(self) -> dict:
+        return {**self._identity, "grain": self._iterators[0].get_state()}
+
+    def set_state(self, state: dict) -> None:
+        for key, mine in self._identity.items():
+            if state.get(key) != mine:
+                raise CorpusError(
+                    f"the saved data position is of {key} {state.get(key)!r}; "
+                    f"this run's is {mine!r}"
+                )
+        self._iterators[0].set_state(state["grain"])
+
+    def close(self) -> None:
+        """Ends the threads that read ahead."""
+        self._close()
+
+
+def _close_all(iterators: list[grain.DatasetIterator]) -> None:
+    while iterators:
+        iterators.pop().close()
+
+
+def train_batches(
+    config: Config,
+    seed: int | None = None,
+    *,
+    corpus: Corpus | None = None,
+    tokenizer: TextEncoder | None = None,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> Batches:
+    """Endless batches of data.corpus; host h of H holds rows [h B / H, (h + 1) B / H) of each.
+
+    Every host packs the whole batch: rows then never depend on the number of hosts.
+
+    Raises:
+      CorpusError: the corpus or all of its records cannot be read, or a skill has no session.
+    """
+    seed = config.data.seed if seed is None else seed
+    corpus = records.open_corpus(config.data.corpus) if corpus is None else corpus
+    skipped = Skipped()
+    sessions = Sessions(corpus, skipped)
+    weights = {name: w for name, w in config.data.skill_weights if w > 0}
+    make = _Features(config, sessions, tokenizer, vary=config.data.augment)
+    parts = [
+        make.dataset(indices, int(np.random.SeedSequence([seed, k]).generate_state(1)[0]), None)
+        for k, indices in enumerate(_parts(sessions, weights))
+    ]
+    mixed = grain.MapDataset.mix(parts, list(weights.values())) if weights else parts[0]
+    rows = _rows(mixed, config, seed)
+    size = config.data.batch_size
+    if size % host_count or not 0 <= host_index < host_count:
+        raise ValueError(
+            f"host {host_index} of {host_count}: data.batch_size={size} must be a multiple of the "
+            "number of hosts, counted from 0"
+        )
+    own = slice(host_index * size // host_count, (host_index + 1) * size // host_count)
+    batches = rows.batch(size, drop_remainder=True)
+    if host_count > 1:
+        batches = batches.map(lambda batch: {k: v[own] for k, v in batch.items()})
+    if config.data.num_threads:
+        batches = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=2)
+    return Batches(batches, corpus, seed, skipped)
+
+
+def dev_batches(
+    config: Config,
+    n: int,
+    *,
+    corpus: Corpus | None = None,
+    tokenizer: TextEncoder | None = None,
+    skipped: Skipped | None = None,
+) -> list[Batch]:
+    """The first `n` batches of data.dev_corpus, unvaried, in one fixed order; always the same.
+
+    Fewer if the corpus holds fewer sessions; the last batch is filled up with empty rows. Only the
+    skills that data.skill_weights draws are in it.
+    """
+    corpus = records.open_corpus(config.data.dev_corpus) if corpus is None else corpus
+    sessions = Sessions(corpus, Skipped() if skipped is None else skipped)
+    names = [name for name, w in config.data.skill_weights if w > 0]
+    indices = sorted(i for part in _parts(sessions, names) for i in part)
+    make = _Features(config, sessions, tokenizer, vary=False)
+    rows: list[Row] = []
+    size = config.data.batch_size
+    iterator = iter(_rows(make.dataset(indices, 0, 1), config, 0))
+    for row in iterator:
+        rows.append(row)
+        if len(rows) == n * size:
+            break
+    iterator.close()
+    batches = []
+    for start in range(0, len(rows), size):
+        batch = empty_batch(config)
+        for b, row in enumerate(rows[start : start + size]):
+            for key, value in row.items():
+                batch[key][b] = value
+        batches.append(batch)
+    return batches
+
+
+class _Features:
+    """Makes the datasets of session arrays that share a reader, a tokenizer and tables."""
+
+    def __init__(
+        self, config: Config, sessions: Sessions, tokenizer: TextEncoder | None, vary: bool
+    ):
+        if tokenizer is None:
+            from tmi.media.text import Tokenizer
+
+            tokenizer = Tokenizer.load(config.text.tokenizer)
+        self._config, self._sessions, self._tokenizer = config, sessions, tokenizer
+        self._vary = vary
+        self._dmel = DMel(config.audio)
+        self._skill = {name: k for k, name in enumerate(sessions.corpus.skills)}
+
+    def dataset(self, indices: Sequence[int], seed: int, epochs: int | None) -> grain.MapDataset:
+        """Session arrays of these records, reshuffled and varied anew each epoch; None: endless."""
+        ds = grain.MapDataset.source(indices).seed(seed).random_map(self._arrays).shuffle()
+        return ds.repeat(epochs)
+
+    def _arrays(self, i: int, rng: np.random.Generator) -> Row | None:
+        record = self._sessions[i]
+        if record is None:
+            return None
+        try:
+            rng = rng if self._vary else None
+            turns = to_microturns(record, self._config, self._tokenizer, self._dmel, rng)
+            seq = to_sequence(self._config, turns)
+            if not len(seq):
+                raise CorpusError("its first micro-turn does not fit a row")
+        except Exception as e:
+            self._sessions.skip(i, e)
+            return None
+        kept = int(seq.microturn[-1]) + 1
+        if kept < len(turns):
+            name = self._sessions.name(i)
+            self._sessions.skipped.shorten(name, f"{kept} of {len(turns)} micro-turns kept")
+        return session_arrays(self._config, seq, self._skill[record.skills[0]])
+
+
+def _parts(sessions: Sessions, names: Sequence[str]) -> list[Sequence[int]]:
+    """Indices of the records of each named skill; of all records if none is named."""
+    if not names:
+        return [range(len(sessions))]
+    by_skill = sessions.by_skill()
+    missing = [name for name in names if name not in by_skill]
+    if missing:
+        raise CorpusError(
+            f"config.data.skill_weights names {missing[0]!r}, which begins no session of "
+            f"{sessions.corpus.path}; accepted: {', '.join(sorted(by_skill))}"
+        )
+    return [by_skill[name] for name in names]
+
+
+def _rows(sessions: grain.MapDataset, config: Config, seed: int) -> grain.IterDataset:
+    d = config.data
+    options = grain.ReadOptions(
+        num_threads=d.num_threads,
+        # A group is taken at once; the next one must be ready when its rows have gone.
+        prefetch_buffer_size=max(d.prefetch, group_size(config)) if d.num_threads else 0,
+    )
+    return pack_dataset(sessions.to_iter_dataset(options), config, seed)

@@ -1,0 +1,153 @@
+"""The corpus on disk: session records in ArrayRecord shards beside a manifest.
+
+    DIR/manifest.json                 seed, split, hashes, voices, counts, the model's phrases
+    DIR/<split>-00000-of-00004.array_record
+    DIR/truth/<id>.json               evaluation splits: the ground truth of each session
+
+A record holds sounds, pictures and words, never token ids or features: those belong to a config.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import msgpack
+import numpy as np
+from array_record.python import array_record_module
+
+RECORD_VERSION = 1
+SAMPLE_RATE = 16_000
+
+
+class CorpusError(ValueError):
+    """A corpus directory or a record cannot be used; the message says why."""
+
+
+@dataclasses.dataclass
+class SessionRecord:
+    """A duplex session: what the user gave and what the model should do. Times in seconds from its opening."""
+
+    id: str
+    skills: list[str]
+    duration_s: float
+    user_audio: np.ndarray  # int16 [N] at 16 kHz, the whole session
+    model_audio: list[tuple[float, np.ndarray]]  # (start_s, int16 [n]) only while it speaks
+    model_words: list[tuple[str, float, float]]  # (word, start_s, end_s)
+    user_words: list[tuple[str, float, float]]
+    text_in: list[tuple[float, str]]  # typed by the user
+    text_out: list[tuple[float, str]]  # typed by the model (text-only answers)
+    frames: list[tuple[float, bytes]]  # (pts_s, encoded RGB image)
+    truth: dict  # what scorers need; see tmi/evals/trace.py
+
+
+def encode(record: SessionRecord) -> bytes:
+    d = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    d["user_audio"] = record.user_audio.astype("<i2").tobytes()
+    d["model_audio"] = [(float(t), w.astype("<i2").tobytes()) for t, w in record.model_audio]
+    d["version"] = RECORD_VERSION
+    return msgpack.packb(d, use_bin_type=True)
+
+
+def decode(data: bytes) -> SessionRecord:
+    """Raises CorpusError if `data` is not a session record of this version."""
+    try:
+        d = msgpack.unpackb(data, raw=False)
+        version = d.pop("version")
+    except Exception as e:
+        raise CorpusError(f"not a session record: {e}") from e
+    if version != RECORD_VERSION:
+        raise CorpusError(f"record of version {version}; this code reads version {RECORD_VERSION}")
+    d["user_audio"] = np.frombuffer(d["user_audio"], "<i2")
+    d["model_audio"] = [(t, np.frombuffer(w, "<i2")) for t, w in d["model_audio"]]
+    for name in ("model_words", "user_words", "text_in", "text_out", "frames"):
+        d[name] = [tuple(x) for x in d[name]]
+    try:
+        return SessionRecord(**d)
+    except TypeError as e:
+        raise CorpusError(f"not a session record: {e}") from e
+
+
+class ShardWriter:
+    """Writes one shard; `digest` is the SHA-256 of its records in order."""
+
+    def __init__(self, path: pathlib.Path):
+        # group_size:1 gives random access to single records, which shuffling needs.
+        self._writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1,zstd:1")
+        self._hash = hashlib.sha256()
+        self.count = 0
+
+    def write(self, record: SessionRecord) -> None:
+        data = encode(record)
+        self._writer.write(data)
+        self._hash.update(data)
+        self.count += 1
+
+    def close(self) -> str:
+        self._writer.close()
+        return self._hash.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """An opened corpus directory."""
+
+    path: pathlib.Path
+    manifest: dict
+
+    @property
+    def shards(self) -> list[pathlib.Path]:
+        return [self.path / s["file"] for s in self.manifest["shards"]]
+
+    @property
+    def hash(self) -> str:
+        """Identifies the corpus' contents: the hash of its shards' hashes."""
+        return hashlib.sha256("".join(s["sha256"] for s in self.manifest["shards"]).encode()).hexdigest()[:16]
+
+    @property
+    def num_sessions(self) -> int:
+        return sum(s["count"] for s in self.manifest["shards"])
+
+    @property
+    def skills(self) -> list[str]:
+        return sorted(self.manifest["skills"])
+
+
+def open_corpus(path: str | pathlib.Path) -> Corpus:
+    """Raises CorpusError if the directory, its manifest or all of its shards are missing."""
+    path = pathlib.Path(path)
+    manifest = path / "manifest.json"
+    if not manifest.is_file():
+        raise CorpusError(
+            f"{path} is no corpus: {manifest} is missing. "
+            "Render one with: python -m data_pipelines.synthetic --out=DIR --split=train"
+        )
+    corpus = Corpus(path, json.loads(manifest.read_text()))
+    if not any(s.is_file() for s in corpus.shards):
+        raise CorpusError(f"{path}: its manifest names {len(corpus.shards)} shards and none is there")
+    return corpus
+
+
+def read_sessions(corpus: Corpus, ids: Sequence[str] | None = None) -> Iterator[SessionRecord]:
+    """Every readable session in order. Unreadable shards and records are named on the log and left out."""
+    from absl import logging
+
+    for shard in corpus.shards:
+        try:
+            reader = array_record_module.ArrayRecordReader(str(shard))
+            n = reader.num_records()
+        except Exception as e:
+            logging.warning("shard %s skipped: %s", shard, e)
+            continue
+        for i in range(n):
+            try:
+                record = decode(reader.read([i])[0])
+            except Exception as e:
+                logging.warning("record %d of %s skipped: %s", i, shard, e)
+                continue
+            if ids is None or record.id in ids:
+                yield record
+        reader.close()

@@ -1,0 +1,1 @@
+"""The streaming decoder: one compiled call per micro-turn, all state explicit."""

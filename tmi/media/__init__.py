@@ -1,0 +1,1 @@
+"""Media to numbers and back: audio, video, text."""

@@ -1,0 +1,1 @@
+"""The model: embeddings of all streams, the Inkling-style transformer, text unembedding and flow head."""

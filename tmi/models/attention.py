@@ -1,0 +1,227 @@
+"""Grouped-query attention with learned relative bias, over packed training rows and over a persistent cache.
+
+Inkling's attention: per-head RMSNorm on q and k, scale 1/head_dim, no RoPE; a learned bias `r = W_r x` times a bank
+`[rank, extent]`, gathered by backward distance in positions and zero beyond the extent; short convolutions on k and v.
+Ours adds a second bias by distance in *micro-turns*: `sum_f a_f cos(w_f dm) + b_f sin(w_f dm)` with `a, b = W_t x`. Being a
+product of a query's and a key's features, it rides in the same contraction as q k^T, reaches any distance, and needs no gather.
+`position_bias` selects either or both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from tmi.config import ModelConfig
+from tmi.models.layers import RMSNorm, ShortConv, dot, fourier_features, fourier_periods, weight
+from tmi.models.layers import Param
+
+MASKED = -1e30
+NEAR_BLOCK = 128  # queries of a block where the reach is short
+FAR_BLOCK = 256  # and where it is long
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """What a layer may look back on: `window` positions, or whole blocks if `blocks` > 0."""
+
+    window: int
+    blocks: int
+    kv_block: int
+
+    @property
+    def reach(self) -> int:
+        """Positions before its own that a query may see at most."""
+        return self.blocks * self.kv_block - 1 if self.blocks else self.window - 1
+
+    def visible(self, query: Array, key: Array) -> Bool[Array, "..."]:
+        """Of positions inside a session; causal."""
+        behind = query - key
+        if self.blocks:
+            within = query // self.kv_block - key // self.kv_block < self.blocks
+        else:
+            within = behind < self.window
+        return (behind >= 0) & within
+
+
+class Attention(nnx.Module):
+    def __init__(self, c: ModelConfig, span: Span, key: Array):
+        self.c = c
+        self.span = span
+        k = jax.random.split(key, 7)
+        d, hd = c.width, c.head_dim
+        self.q = weight(k[0], c.num_heads * hd, d, ("heads", "embed"))
+        self.k = weight(k[1], c.num_kv_heads * hd, d, ("kv_heads", "embed"))
+        self.v = weight(k[2], c.num_kv_heads * hd, d, ("kv_heads", "embed"))
+        self.out = weight(k[3], d, c.num_heads * hd, ("embed", "heads"), scale=0.5)
+        self.q_norm = RMSNorm(hd, c.qk_gain)
+        self.k_norm = RMSNorm(hd, c.qk_gain)
+        self.k_conv = ShortConv(c.num_kv_heads * hd, c.conv_width)
+        self.v_conv = ShortConv(c.num_kv_heads * hd, c.conv_width)
+        if c.position_bias in ("token", "both"):
+            self.rel = weight(k[4], c.num_heads * c.bias_rank, d, ("heads", "embed"))
+            bank = jax.random.normal(k[5], (c.bias_rank, c.bias_extent)) * 0.02
+            self.bank = Param(bank, axes=(None, None))
+        if c.position_bias in ("microturn", "both"):
+            self.time = weight(k[6], c.num_heads * 2 * c.time_frequencies, d, ("heads", "embed"), scale=0.2)
+
+    @property
+    def key_dim(self) -> int:
+        """Width of a cached key: head_dim, and the time features where there are any."""
+        return self.c.head_dim + (2 * self.c.time_frequencies if hasattr(self, "time") else 0)
+
+    def project(self, x, position, microturn, states=(None, None)):
+        """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] or None, conv histories.
+
+        q is scaled; the time features are appended to q and k.
+        """
+        c = self.c
+        b, s, _ = x.shape
+        q = self.q_norm(dot(x, self.q[...]).reshape(b, s, c.num_heads, c.head_dim)) / c.head_dim
+        k, k_hist = self.k_conv(dot(x, self.k[...]), position, states[0])
+        v, v_hist = self.v_conv(dot(x, self.v[...]), position, states[1])
+        k = self.k_norm(k.reshape(b, s, c.num_kv_heads, c.head_dim))
+        v = v.reshape(b, s, c.num_kv_heads, c.head_dim)
+        scaling = None
+        if c.log_scaling_floor and self.span.blocks:
+            n = (position + 1).astype(jnp.float32) / c.log_scaling_floor
+            scaling = (1 + 0.1 * jnp.log(jnp.maximum(1.0, n)))[..., None, None]
+            q = q * scaling
+        if hasattr(self, "time"):
+            periods = fourier_periods(c.time_frequencies, c.time_max_microturns)
+            cos, sin = fourier_features(microturn, periods)
+            ab = dot(x, self.time[...]).reshape(b, s, c.num_heads, 2, c.time_frequencies)
+            a_, b_ = ab[..., 0, :], ab[..., 1, :]
+            cq, sq = cos[:, :, None], sin[:, :, None]
+            q = jnp.concatenate([q, a_ * cq + b_ * sq, a_ * sq - b_ * cq], axis=-1)
+            feats = jnp.concatenate([cos, sin], axis=-1)[:, :, None]
+            feats = jnp.broadcast_to(feats, (b, s, c.num_kv_heads, feats.shape[-1]))
+            k = jnp.concatenate([k, feats], axis=-1)
+        rel = None
+        if hasattr(self, "rel"):
+            r = dot(x, self.rel[...]).reshape(b, s, c.num_heads, c.bias_rank)
+            if scaling is not None:
+                r = r * scaling
+            rel = dot(r, self.bank[...].T).swapaxes(1, 2)
+        return q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), rel, (k_hist, v_hist)
+
+    def merge(self, o: Float[Array, "B H S d"]) -> Float[Array, "B S D"]:
+        b, h, s, d = o.shape
+        return dot(o.swapaxes(1, 2).reshape(b, s, h * d), self.out[...])
+
+    def __call__(self, x, position, microturn, segment):
+        """Training: x [B,S,D] of packed rows; segment 0 is padding. Rows start their sessions on kv_block boundaries."""
+        q, k, v, rel, _ = self.project(x, position, microturn)
+        return self.merge(attend_rows(q, k, v, rel, position, segment, self.span))
+
+
+def attend_rows(q, k, v, rel, position, segment, span: Span):
+    """Attention over packed rows. q [B,H,S,E], k [B,K,S,E], v [B,K,S,d], rel [B,H,S,extent] -> [B,H,S,d].
+
+    Queries go in blocks, which see the keys from `reach` before them to their own end; nothing else is computed.
+    Short reaches are one batched product over all blocks; long ones a loop whose key ranges grow to the reach.
+    """
+    s = q.shape[2]
+    block = min(NEAR_BLOCK, s)
+    back = -(-span.reach // block) * block
+    if 2 * back < s and s % block == 0:
+        return _attend_near(q, k, v, rel, position, segment, span, block, back // block)
+    block = math.gcd(s, FAR_BLOCK)
+    back = -(-span.reach // block) * block
+    out = []
+    for start in range(0, s, block):
+        low, high = max(0, start - back), start + block
+        mask = _mask(position[:, start:high], position[:, low:high], segment[:, start:high], segment[:, low:high], span)
+        bias = None if rel is None else toeplitz(rel[:, :, start:high], start - low)
+        out.append(attend(q[:, :, start:high], k[:, :, low:high], v[:, :, low:high].swapaxes(2, 3), bias, mask))
+    return jnp.concatenate(out, axis=2)
+
+
+def _mask(q_position, k_position, q_segment, k_segment, span: Span) -> Bool[Array, "*b Q T"]:
+    visible = span.visible(q_position[..., :, None], k_position[..., None, :])
+    return visible & (q_segment[..., :, None] == k_segment[..., None, :])
+
+
+def _attend_near(q, k, v, rel, position, segment, span: Span, block: int, steps: int):
+    """Every block of queries beside the `steps` blocks of keys before it and its own, as one batch."""
+    b, h, s, _ = q.shape
+    n = s // block
+
+    def blocks(x):  # [B, heads, S, e] -> [B * n, heads, block, e]
+        x = x.reshape(b, x.shape[1], n, block, x.shape[3]).swapaxes(1, 2)
+        return x.reshape(b * n, x.shape[2], block, x.shape[4])
+
+    def with_history(x, axis, fill):  # [B * n, ...] -> the blocks before beside each, along `axis`
+        x = x.reshape((b, n) + x.shape[1:])
+        past = [
+            jnp.concatenate([jnp.full_like(x[:, :i], fill), x[:, : n - i]], axis=1) for i in range(steps, 0, -1)
+        ]
+        x = jnp.concatenate([*past, x], axis=axis + 1)
+        return x.reshape((b * n,) + x.shape[2:])
+
+    qp, qs = position.reshape(b * n, block), segment.reshape(b * n, block)
+    mask = _mask(qp, with_history(qp, 1, 0), qs, with_history(qs, 1, -1), span)
+    values = with_history(blocks(v).swapaxes(2, 3), 3, 0)
+    bias = None if rel is None else toeplitz(blocks(rel), steps * block)
+    o = attend(blocks(q), with_history(blocks(k), 2, 0), values, bias, mask)
+    return o.reshape(b, n, h, block, -1).swapaxes(1, 2).reshape(b, h, s, -1)
+
+
+def attend(
+    q: Float[Array, "B H Q E"], k: Float[Array, "B K T E"], v_t: Float[Array, "B K d T"],
+    bias: Float[Array, "B H Q T"] | None, mask: Bool[Array, "B Q T"],
+) -> Float[Array, "B H Q d"]:  # fmt: skip
+    """Softmax attention of grouped queries; v is stored transposed. Fully masked rows give zeros."""
+    b, h, n, e = q.shape
+    kv = k.shape[1]
+    g = h // kv
+    scores = jax.lax.dot_general(q.reshape(b, kv, g * n, e), k, (((3,), (3,)), ((0, 1), (0, 1))))
+    scores = scores.reshape(b, kv, g, n, -1)
+    if bias is not None:
+        scores = scores + bias.reshape(b, kv, g, n, -1)
+    scores = jnp.where(mask[:, None, None], scores, MASKED)
+    top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    p = jnp.where(mask[:, None, None], jnp.exp(scores - jnp.maximum(top, MASKED / 2)), 0.0)
+    total = jnp.sum(p, axis=-1)
+    o = jax.lax.dot_general(p.reshape(b, kv, g * n, -1), v_t, (((3,), (3,)), ((0, 1), (0, 1))))
+    o = o.reshape(b, h, n, -1)
+    return o / jnp.maximum(total, 1e-30).reshape(b, h, n, 1)
+
+
+def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T"]:
+    """Bias rows by distance -> bias by key, for the T = before + Q keys that end with the queries' own.
+
+    out[q, t] = rel[q, before + q - t] where 0 <= before + q - t < N, else 0 (also for keys to come, masked elsewhere).
+    By padding and reshaping alone: a gather would be a scatter in the backward pass.
+    """
+    b, h, n, extent = rel.shape
+    x = jnp.pad(rel[..., ::-1], ((0, 0), (0, 0), (0, 0), (0, n)))
+    x = x.reshape(b, h, n * (extent + n))[..., : n * (extent + n - 1)]
+    x = x.reshape(b, h, n, extent + n - 1)  # key column c stands for distance extent - 1 + q - c
+    shift = before - (extent - 1)
+    if shift >= 0:
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (shift, 0)))
+    return x[..., -shift:]
+
+
+def gathered_bias(rel: Float[Array, "B H Q N"], distance: Int[Array, "B Q T"]) -> Float[Array, "B H Q T"]:
+    """Bias rows by distance -> bias by key, for keys in any order (a ring buffer)."""
+    extent = rel.shape[-1]
+    index = jnp.clip(distance, 0, extent - 1)[:, None]
+    bias = jnp.take_along_axis(rel, jnp.broadcast_to(index, rel.shape[:2] + index.shape[2:]), axis=-1)
+    return jnp.where((distance >= 0) & (distance < extent), 1.0, 0.0)[:, None] * bias
+
+
+def attention_macs(c: ModelConfig, span: Span, length: int) -> float:
+    """Multiply-adds a position spends on scores and values, masked ones left out, in sessions of `length` positions."""
+    seen = min(span.reach + 1, length)
+    mean = seen - seen * (seen - 1) / (2 * length)
+    key_dim = c.head_dim + (2 * c.time_frequencies if c.position_bias != "token" else 0)
+    return mean * c.num_heads * (key_dim + c.head_dim)
+
+

@@ -1,0 +1,65 @@
+"""Analytic model FLOPs: what the model needs, not what an implementation spends.
+
+Look-ups, norms, padding, masked scores, remat and the optimizer do not count. A forward multiply-add is 2 FLOPs, training is
+three forwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from tmi.config import Config
+from tmi.models.attention import attention_macs
+from tmi.models.transformer import spans
+from tmi.microturn import Stream
+
+
+def position_macs(config: Config, length: int) -> float:
+    """Multiply-adds of the transformer and the unembedding for one position of sessions of `length` positions."""
+    m = config.model
+    d = m.width
+    projections = 2 * m.num_heads * m.head_dim + 2 * m.num_kv_heads * m.head_dim
+    if m.position_bias != "microturn":
+        projections += m.num_heads * m.bias_rank
+    if m.position_bias != "token":
+        projections += m.num_heads * 2 * m.time_frequencies
+    active = m.num_experts_per_token + m.num_shared_experts
+    total = 0.0
+    for i, span in enumerate(spans(config)):
+        total += projections * d + attention_macs(m, span, length)
+        if m.position_bias != "microturn":
+            total += m.num_heads * m.bias_rank * m.bias_extent
+        if i < m.num_dense_layers:
+            total += 3 * d * m.mlp_width
+        else:
+            total += 3 * d * m.expert_width * active + d * (m.num_experts + m.num_shared_experts)
+    if m.clock_features:
+        total += d * 32
+    return total + d * config.text.vocab_size
+
+
+def tower_macs(config: Config) -> dict[str, float]:
+    """Multiply-adds of one entry of each kind: an audio position, a video position, a speech patch (embed + flow loss)."""
+    d, a, f, s = config.model.width, config.audio, config.flow, config.speech
+    c1, c2, c3 = config.video.stem_channels
+    size = s.frames_per_position * s.num_mels
+    video = 2 * (64 * 75 * c1 + 16 * 4 * c1 * c2 + 16 * c2 * c3) + 2 * c3 * d
+    flow = 2 * size * f.width + d * f.width + 32 * f.width + f.depth * 5 * f.width**2
+    return {
+        "audio": a.frames_per_position * d * d if a.frames_per_position > 1 else 0.0,
+        "video": float(video),
+        "speech": (size + d) * f.feedback_width + f.draws * flow,
+    }
+
+
+def batch_flops(config: Config, batch: Mapping[str, np.ndarray]) -> float:
+    """Training FLOPs of a batch's valid positions."""
+    valid = int((batch["segment"] > 0).sum())
+    sessions = int(sum(len(np.unique(row[row > 0])) for row in np.asarray(batch["segment"])))
+    towers = tower_macs(config)
+    count = {k: int((batch["stream"] == s).sum()) for k, s in (
+        ("audio", Stream.AUDIO_IN), ("video", Stream.VIDEO_IN), ("speech", Stream.AUDIO_OUT))}  # fmt: skip
+    macs = valid * position_macs(config, max(1, valid // max(1, sessions)))
+    return 6.0 * (macs + sum(towers[k] * n for k, n in count.items()))

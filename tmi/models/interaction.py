@@ -1,0 +1,83 @@
+"""The interaction model: every stream's embedding, the transformer, and both heads, over micro-turn sequences."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from tmi.config import Config
+from tmi.microturn import NUM_STREAMS, Stream
+from tmi.models.cache import KVCache, ring_positions, ring_slots
+from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
+from tmi.models.heads import FlowHead, Unembed
+from tmi.models.transformer import Transformer
+
+
+class InteractionModel(nnx.Module):
+    def __init__(self, config: Config, key: Array):
+        k = jax.random.split(key, 8)
+        self.tokens = TokenEmbed(config, NUM_STREAMS, k[0])
+        self.dmel = DMelEmbed(config, k[1])
+        self.video = HMLPStem(config, k[2])
+        self.speech = SpeechEmbed(config, k[3])
+        if config.model.clock_features:
+            self.clock = Clock(config, k[4])
+        self.transformer = Transformer(config, k[5])
+        self.unembed = Unembed(config, k[6])
+        self.flow = FlowHead(config, k[7])
+
+    # -- embeddings ------------------------------------------------------------------------------
+
+    def embed(
+        self, stream: Int[Array, "B S"], token: Int[Array, "B S"], slot: Int[Array, "B S"],
+        microturn: Int[Array, "B S"], audio=None, video=None, speech=None,
+    ) -> Float[Array, "B S D"]:  # fmt: skip
+        """Positions from their streams' contents. audio [B,A,D], video [B,V,D], speech [B,P,D]: embedded, or absent."""
+        kinds = ((Stream.AUDIO_IN, audio), (Stream.VIDEO_IN, video), (Stream.AUDIO_OUT, speech))
+        x = self.tokens(token)
+        for kind, rows in kinds:
+            if rows is not None and rows.shape[1]:
+                index = jnp.where(stream == kind, slot, 0)
+                own = jnp.take_along_axis(rows, index[..., None], axis=1)
+                x = jnp.where((stream == kind)[..., None], own, x)
+        x = x + self.tokens.stream[...][stream]
+        if hasattr(self, "clock"):
+            x = x + self.clock(microturn)
+        return jnp.where((stream == Stream.PAD)[..., None], 0.0, x)
+
+    # -- training: packed rows -------------------------------------------------------------------
+
+    def __call__(self, batch: dict[str, Array], speech_context: Array) -> tuple[Float[Array, "B S D"], Array]:
+        """Hidden states [B,S,D] of a batch (tmi/data/batch.py) and routed-expert counts [L,E].
+
+        speech_context [B,P,F,C]: the patches as fed back (noised in training).
+        """
+        x = self.embed(
+            batch["stream"], batch["token"], batch["slot"], batch["microturn"],
+            self.dmel(batch["dmel"]), self.video(batch["video"]), self.speech(speech_context),
+        )  # fmt: skip
+        return self.transformer(x, batch["position"], batch["microturn"], batch["segment"])
+
+    # -- decoding: appended positions ------------------------------------------------------------
+
+    def append(
+        self, x: Float[Array, "B N D"], microturn: Int[Array, "B N"], count: Int[Array, " B"], cache: KVCache
+    ) -> tuple[Float[Array, "B N D"], KVCache]:
+        """Appends `count` [B] of the N embedded positions to each session; rows beyond are padding."""
+        n = x.shape[1]
+        position = cache.length[:, None] + jnp.arange(n, dtype=jnp.int32)
+        layers = []
+        rings: dict[int, tuple[Array, Array]] = {}
+        for block, layer in zip(self.transformer.layers, cache.layers, strict=True):
+            size = layer.k.shape[2]
+            if size not in rings:
+                rings[size] = (ring_slots(cache.length, n, size), ring_positions(cache.length, count, n, size))
+            x, layer = block.append(x, position, microturn, count, *rings[size], layer)
+            layers.append(layer)
+        return self.transformer.final_norm(x), KVCache(cache.length + count, tuple(layers))
+
+
+def num_parameters(model) -> int:
+    return sum(x.size for x in jax.tree.leaves(model))

@@ -1,0 +1,105 @@
+"""The one transformer: Inkling-style blocks, sliding and global, dense first and mixtures of experts after."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from tmi.config import Config, ModelConfig
+from tmi.models.attention import Attention, Span, attend, gathered_bias
+from tmi.models.cache import LayerCache, append_kv
+from tmi.models.layers import MLP, RMSNorm, ShortConv, next_conv_state
+from tmi.models.moe import MoE
+
+
+def spans(config: Config) -> list[Span]:
+    """What each layer may look back on: every `global_every`-th is global, the others slide."""
+    m, kv_block = config.model, config.microturn.kv_block
+    return [
+        Span(m.window, m.global_blocks if (i + 1) % m.global_every == 0 else 0, kv_block)
+        for i in range(m.num_layers)
+    ]
+
+
+class Block(nnx.Module):
+    """x + conv(attention(norm x)), then x + conv(mlp(norm x))."""
+
+    def __init__(self, c: ModelConfig, span: Span, dense: bool, key: Array):
+        k = jax.random.split(key, 2)
+        self.attention_norm = RMSNorm(c.width)
+        self.attention = Attention(c, span, k[0])
+        self.attention_conv = ShortConv(c.width, c.conv_width)
+        self.mlp_norm = RMSNorm(c.width)
+        self.mlp = MLP(c.width, c.mlp_width, k[1]) if dense else MoE(c, k[1])
+        self.mlp_conv = ShortConv(c.width, c.conv_width)
+
+    def feed_forward(self, x, valid):
+        """Returns the output and the routed-expert counts (None for a dense layer)."""
+        if isinstance(self.mlp, MLP):
+            return self.mlp(x), None
+        b, s, d = x.shape
+        y, count = self.mlp(x.reshape(b * s, d), valid.reshape(b * s))
+        return y.reshape(b, s, d), count
+
+    def __call__(self, x, position, microturn, segment):
+        """Training, packed rows. x [B,S,D] -> (x, expert counts [E] or None)."""
+        a = self.attention(self.attention_norm(x), position, microturn, segment)
+        x = x + self.attention_conv(a, position)[0]
+        y, count = self.feed_forward(self.mlp_norm(x), (segment > 0).astype(jnp.float32))
+        return x + self.mlp_conv(y, position)[0], count
+
+    def append(self, x, position, microturn, count, slots, key_position, cache: LayerCache):
+        """Decoding: x [B,N,D] of `count` [B] valid positions goes behind the cached ones (write KV, then attend).
+
+        slots [B,N]: where in the ring each position is written; key_position [B,T]: what the ring holds then (-1: nothing).
+        """
+        att = self.attention
+        width = att.c.conv_width
+        h = self.attention_norm(x)
+        q, k, v, rel, (k_hist, v_hist) = att.project(h, position, microturn, (cache.k_conv, cache.v_conv))
+        keys, values = append_kv(cache, k, v, slots)
+        mask = att.span.visible(position[:, :, None], key_position[:, None]) & (key_position >= 0)[:, None]
+        bias = None if rel is None else gathered_bias(rel, position[:, :, None] - key_position[:, None])
+        a = att.merge(attend(q, keys, values, bias, mask))
+        a, a_hist = self.attention_conv(a, position, cache.attention_conv)
+        x = x + a
+        valid = jnp.arange(x.shape[1])[None] < count[:, None]
+        y, _ = self.feed_forward(self.mlp_norm(x), valid.astype(jnp.float32))
+        y, y_hist = self.mlp_conv(y, position, cache.mlp_conv)
+        cache = LayerCache(
+            k=keys,
+            v=values,
+            k_conv=next_conv_state(k_hist, count, width),
+            v_conv=next_conv_state(v_hist, count, width),
+            attention_conv=next_conv_state(a_hist, count, width),
+            mlp_conv=next_conv_state(y_hist, count, width),
+        )
+        return x + y, cache
+
+
+class Transformer(nnx.Module):
+    def __init__(self, config: Config, key: Array):
+        m = config.model
+        keys = jax.random.split(key, m.num_layers)
+        self.remat = config.train.remat
+        self.layers = nnx.List(
+            [Block(m, span, i < m.num_dense_layers, keys[i]) for i, span in enumerate(spans(config))]
+        )
+        self.final_norm = RMSNorm(m.width)
+
+    def __call__(
+        self, x: Float[Array, "B S D"], position: Int[Array, "B S"], microturn: Int[Array, "B S"],
+        segment: Int[Array, "B S"],
+    ) -> tuple[Float[Array, "B S D"], Float[Array, "L E"]]:  # fmt: skip
+        """Hidden states, and the routed-expert counts of the MoE layers."""
+        counts = []
+        for layer in self.layers:
+            step = jax.checkpoint(lambda layer, x: layer(x, position, microturn, segment)) if self.remat else (
+                lambda layer, x: layer(x, position, microturn, segment)
+            )
+            x, count = step(layer, x)
+            if count is not None:
+                counts.append(count)
+        return self.final_norm(x), jnp.stack(counts) if counts else jnp.zeros((0, 0))

@@ -1,0 +1,63 @@
+"""A model's arrays by name: {'transformer.layers.0.attention.q': array, ...}, for optimizer, checkpoint and sharding."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+
+import jax
+from flax import nnx
+from jaxtyping import Array
+
+from tmi.config import Config
+from tmi.models.interaction import InteractionModel
+from tmi.models.layers import Balance
+
+
+def _name(path) -> str:
+    parts = [str(getattr(k, "name", getattr(k, "idx", k))) for k in path]
+    return ".".join(parts)
+
+
+def _variables(model) -> list[tuple[str, nnx.Variable]]:
+    leaves = jax.tree_util.tree_leaves_with_path(model, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    return [(_name(path), v) for path, v in leaves]
+
+
+@functools.lru_cache(maxsize=8)
+def skeleton(config: Config) -> InteractionModel:
+    """The model with shapes in place of arrays."""
+    return jax.eval_shape(lambda: InteractionModel(config, jax.random.key(0)))
+
+
+@functools.lru_cache(maxsize=8)
+def names(config: Config) -> tuple[str, ...]:
+    return tuple(name for name, _ in _variables(skeleton(config)))
+
+
+def trained_names(config: Config) -> list[str]:
+    """Those a gradient moves; the others are the routers' balancing biases."""
+    return [name for name, v in _variables(skeleton(config)) if not isinstance(v, Balance)]
+
+
+def logical_axes(config: Config) -> dict[str, tuple]:
+    return {name: v.get_metadata()["axes"] for name, v in _variables(skeleton(config))}
+
+
+def arrays(model: InteractionModel) -> dict[str, Array]:
+    return {name: v[...] for name, v in _variables(model)}
+
+
+def build(config: Config, params: Mapping[str, Array]) -> InteractionModel:
+    """The model with these arrays. Raises KeyError naming what is missing or unknown."""
+    expected = names(config)
+    missing, unknown = sorted(set(expected) - set(params)), sorted(set(params) - set(expected))
+    if missing or unknown:
+        raise KeyError(f"parameters missing: {missing[:5]}, unknown: {unknown[:5]}")
+    treedef = jax.tree.structure(skeleton(config))
+    return jax.tree.unflatten(treedef, [params[n] for n in expected])
+
+
+def init(config: Config, key: Array) -> dict[str, Array]:
+    """Fresh arrays by name."""
+    return jax.jit(lambda k: arrays(InteractionModel(config, k)))(key)

@@ -1,0 +1,1 @@
+"""Training: loss, one jitted step, the loop, checkpoints."""
