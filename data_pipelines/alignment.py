@@ -1,8 +1,8 @@
 """When each word of an utterance sounds.
 
-espeak-ng and the model's voice tell the times themselves. A recording does not: it is aligned with a
-synthesised rendering of the same text by dynamic time warping over normalised log-mel frames
-(Sakoe and Chiba, 1978), and inherits the rendering's word times.
+espeak-ng and the model's voice tell the times themselves. A recording does not: it is aligned with
+synthesised renderings of the same text by dynamic time warping over normalised log-mel frames
+(Sakoe and Chiba, 1978), and inherits their word times.
 """
 
 import functools
@@ -19,7 +19,7 @@ _MELS = 26
 
 
 def tokens(text: str) -> list[tuple[str, int]]:
-    """The words of a text: [(word without punctuation at its edges, character offset of its token)].
+    """The words of a text: [(word without punctuation at its edges, its token's first character)].
 
     A token of punctuation alone is no word.
     """

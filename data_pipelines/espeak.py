@@ -3,11 +3,11 @@
 The wheel `espeakng-loader` brings the library and its data, so no system package is needed.
 
 espeak-ng carries state from one utterance to the next (the phase of its pitch flutter, its
-resonators, its noise), so that a wave would depend on everything said before it. Here the library is
-loaded afresh for every utterance, which costs about 0.5 ms and makes a wave a function of its text
-and settings alone. Two measures make the fresh load cheap: the synchronous mode, in which the library
-starts no thread, and a private data folder with lower-case language files, which espeak-ng opens
-directly where it would otherwise read every voice of every language.
+resonators, its noise), so that a wave would depend on everything said before it. Here the library
+is loaded afresh for every utterance, which costs about 0.5 ms and makes a wave a function of its
+text and settings alone. Two measures make the fresh load cheap: the synchronous mode, in which the
+library starts no thread, and a private data folder with lower-case language files, which espeak-ng
+opens directly where it would otherwise read every voice of every language.
 """
 
 import atexit
@@ -102,7 +102,7 @@ def synthesise(
       seed: of the breath noise.
 
     Returns:
-      (int16 [N] at `SAMPLE_RATE`, [(first sample, character offset in text)] of each word espeak saw).
+      (int16 [N] at `SAMPLE_RATE`, [(first sample, character offset in text)] of espeak-ng's words).
 
     Raises:
       ValueError: unknown accent or variant. RuntimeError: the library does not start.

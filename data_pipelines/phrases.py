@@ -135,27 +135,27 @@ SIDE_TALK = Carriers(
 # Frames of running speech. {cue} is followed by more speech, so that answers fall into it.
 RUNNING = Carriers(
     train=lines("""
-        and after that it was {cue} for us i think
-        then somebody said {cue} and we all went along
-        the other thing there was {cue} and we kept it
-        i remember that {cue} was also part of the story
-        they told me about {cue} when we came back from there
-        maybe it was {cue} that she was looking for
+        then it was {cue} for us i think
+        somebody said {cue} and went along
+        the other thing was {cue} and we kept it
+        i remember {cue} was part of the story
+        they told me about {cue} when we came back
+        maybe it was {cue} that she looked for
         so i wrote {cue} in my letter to them
-        my uncle likes the word {cue} more than anything else
+        my uncle likes {cue} more than anything
         we heard {cue} again while we were walking
-        there is {cue} in that song as well you know
-        and he asked about {cue} before they left us
-        you could read {cue} on the wall of the station
+        there is {cue} in that song as well
+        and he asked about {cue} before they left
+        you could read {cue} on the wall there
         """),
     dev=lines("""
-        and then she asked {cue} while we kept walking
-        i heard about {cue} from my uncle before that
+        and then she asked {cue} while we walked
+        i heard about {cue} from my uncle before
         """),
     eval=lines("""
-        somebody wrote {cue} on the letter she kept for me
-        then my uncle told us {cue} while they were walking along
-        and we could read {cue} again before we left the station
+        she told us {cue} before we went back
+        then my uncle asked about {cue} as well
+        and we heard {cue} while they were walking
         """),
     slots={"cue": CUES},
 )
@@ -172,6 +172,8 @@ FILLERS = Carriers(
         it was more than we asked for
         well i remember that as well
         we came there before anything else
+        the story was from him i think
+        and we walked along with them
         """),
     dev=lines("""
         and then we heard my uncle
@@ -182,8 +184,15 @@ FILLERS = Carriers(
         so my uncle went looking for somebody
         and we kept walking back along there
         you know that she told them
+        then she looked for my letter
         """),
 )
+
+DONE = Carriers(  # ends a task that goes on while the user speaks
+    train=("that is all", "okay that is it", "thank you that is enough", "thanks that was all", "we are done with that now"),
+    dev=("okay that was it thanks", "thank you that is it"),
+    eval=("thanks that is all", "thank you we are done with it", "okay that was enough now"),
+)  # fmt: skip
 
 ACKNOWLEDGEMENTS = Carriers(  # the user's backchannels
     train=("uh-huh", "right", "yeah", "mhm", "yeah yeah", "okay yeah", "mhm right", "i see", "uh-huh uh-huh", "nice"),
@@ -191,4 +200,4 @@ ACKNOWLEDGEMENTS = Carriers(  # the user's backchannels
     eval=("yeah right", "uh-huh okay", "right i see", "mhm nice"),
 )  # fmt: skip
 
-SHARED = (SIDE_TALK, RUNNING, FILLERS, ACKNOWLEDGEMENTS)
+SHARED = (SIDE_TALK,)  # used between scenes, whatever the skills

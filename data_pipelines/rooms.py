@@ -1,14 +1,15 @@
 """Rooms and background noise, made from seeds: each split has its own and no file is needed.
 
-A room is an impulse response: the direct sound at delay 0, early reflections, and a decaying diffuse
-tail (Moorer, 1979). Noises are loops of 8 s: coloured noise, hum, clicks, music-like tones, and babble
-of the split's own voices.
+A room is an impulse response: the direct sound at delay 0, early reflections, and a decaying
+diffuse tail (Moorer, 1979). Noises are loops of 8 s: coloured noise, hum, clicks, music-like tones,
+and babble of the split's own voices.
 """
 
 import functools
 import hashlib
 
 import numpy as np
+import scipy.fft
 import scipy.signal
 
 from data_pipelines.alignment import SAMPLE_RATE, loudness
@@ -78,7 +79,7 @@ def room(split: str, index: int) -> np.ndarray:
 
 @functools.cache
 def noise_loop(split: str, index: int) -> np.ndarray:
-    """Noise number `index` of `NOISES`: float32 [LOOP_S * 16000] of RMS 1, its ends joined smoothly.
+    """Noise number `index` of `NOISES`: float32 [LOOP_S * 16000] of RMS 1, ends joined smoothly.
 
     Raises ValueError for an unknown split.
     """
@@ -128,8 +129,7 @@ def augment(
     wave = np.asarray(wave, np.float32)
     level = _speech_level(wave)
     if use_room and chance[0] < 0.6:
-        response = room(split, int(rng.integers(ROOMS)))
-        wave = scipy.signal.oaconvolve(wave, response)[: len(wave)]
+        wave = _reverberate(wave, room(split, int(rng.integers(ROOMS))))
     if use_noise and chance[1] < 0.85:
         index = int(rng.integers(len(NOISES)))
         ratio_db = rng.uniform(*snr_db) + (4.0 if NOISES[index][0] == "babble" else 0.0)
@@ -143,6 +143,20 @@ def augment(
     return wave * np.float32(0.99 / peak) if peak > 0.99 else wave
 
 
+def _reverberate(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Convolution cut to the wave's length, by overlap-add that skips blocks of pure silence."""
+    size = 16384
+    hop = size - len(response) + 1
+    blocks = np.pad(wave, (0, -len(wave) % hop)).reshape(-1, hop)
+    sounding = np.flatnonzero(blocks.any(axis=1))
+    spectra = scipy.fft.rfft(blocks[sounding], size, axis=1)
+    spectra *= scipy.fft.rfft(response, size)
+    out = np.zeros(len(blocks) * hop + size, np.float32)
+    for block, part in zip(sounding, scipy.fft.irfft(spectra, size, axis=1), strict=True):
+        out[block * hop : block * hop + size] += part
+    return out[: len(wave)]
+
+
 def _speech_level(wave: np.ndarray) -> float:
     """RMS of the sounding 20 ms frames; of quiet speech (0.03) where nothing sounds."""
     rms = loudness(wave, 320)
@@ -153,7 +167,7 @@ def _speech_level(wave: np.ndarray) -> float:
 
 
 def _coloured(rng: np.random.Generator, length: int) -> np.ndarray:
-    """Noise whose power falls as 1 / f^colour (0 white, 1 pink, 2 brown), with a broad resonance."""
+    """Noise whose power falls as 1 / f^colour (0 white, 1 pink, 2 brown), with a resonance."""
     colour = rng.uniform(0.0, 2.0)
     hz = np.fft.rfftfreq(length, 1 / SAMPLE_RATE)
     gain = np.maximum(hz, 40.0) ** (-colour / 2)
@@ -228,8 +242,7 @@ def _babble(rng: np.random.Generator, split: str, length: int) -> np.ndarray:
             if high > low:
                 wave[low:high] += said[low - position : high - position]
             position += len(said) + int(rng.uniform(0.1, 0.8) * SAMPLE_RATE)
-    wave = scipy.signal.oaconvolve(wave, room(split, int(rng.integers(ROOMS))))[:length]
-    return wave.astype(np.float64)
+    return _reverberate(wave, room(split, int(rng.integers(ROOMS)))).astype(np.float64)
 
 
 _MAKERS = {"coloured": _coloured, "hum": _hum, "clicks": _clicks, "tones": _tones}

@@ -120,7 +120,10 @@ class Session:
 
     def draw(self, make) -> tuple:
         """A combination of slots that this split may use (`splits.draw`), put on record."""
-        combination = splits.draw(self.rng, self.split, make)
+        try:
+            combination = splits.draw(self.rng, self.split, make)
+        except ValueError as e:  # none of the few that the moment leaves
+            raise Conflict(str(e)) from e
         self.combinations.append(splits.key(*combination))
         return combination
 
@@ -170,10 +173,7 @@ class Session:
                 if gap >= PAUSE_S:
                     pauses.append((round(time, 4), round(time + gap, 4)))
                 time += gap
-            try:
-                utterance = self.speech.user(clause, voice or self.voice)
-            except FileNotFoundError as e:  # a voice bank without it
-                raise Conflict(str(e)) from e
+            utterance = self._utterance(clause, voice)
             self.layers.append((time, utterance.wave, gain))
             words += [(w, round(time + s, 4), round(time + e, 4)) for w, s, e in utterance.words]
             time += len(utterance.wave) / SAMPLE_RATE
@@ -186,6 +186,16 @@ class Session:
             self.busy.append((at, end))
             self.user_words += words
         return Turn(at, end, tuple(words), tuple(pauses))
+
+    def length(self, clauses: Sequence[str], voice=None) -> float:
+        """Seconds that `say` would take at most, with gaps of its own choice."""
+        return sum(self._utterance(c, voice).duration_s for c in clauses) + 0.18 * (len(clauses) - 1)
+
+    def _utterance(self, clause: str, voice):
+        try:
+            return self.speech.user(clause, voice or self.voice)
+        except FileNotFoundError as e:  # a voice bank without it
+            raise Conflict(str(e)) from e
 
     def type(self, text: str, at: float) -> float:
         """The user types `text`; returns the time at which it has been read, long text over several

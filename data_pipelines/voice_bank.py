@@ -1,4 +1,4 @@
-"""Voices from files: recordings of another engine, or of people, in place of the user's synthesiser."""
+"""Voices from files: recordings of people or another engine, in place of the synthesiser."""
 
 import hashlib
 from collections.abc import Iterable

@@ -11,8 +11,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 
 from hypothesis import settings  # noqa: E402
 
-# The same examples each time: a failure on one machine is one everywhere. No deadline, since a first
-# call may compile. HYPOTHESIS_PROFILE=search looks for more, with new examples each time.
+# The same examples each time: a failure on one machine is one everywhere. No deadline, since a
+# first call may compile. HYPOTHESIS_PROFILE=search looks for more, with new examples each time.
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=50, database=None)
 settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))

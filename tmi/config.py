@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -220,20 +221,54 @@ def _whole(x: float) -> bool:
     return abs(x - round(x)) < 1e-6
 
 
+# Numbers are positive but for these.
+_ANY_SIGN = frozenset({"audio.log_min", "audio.log_max", "speech.mean", "flow.t_mean"})
+_SHARES = frozenset({"flow.t_zero", "optimizer.decay_fraction", "optimizer.b1", "optimizer.b2", "optimizer.ema"})
+_ZERO_ACCEPTED = frozenset({
+    "speech.fmin", "speech.griffin_lim_iters", "speech.look_ahead", "model.num_dense_layers",
+    "model.num_shared_experts", "model.time_frequencies", "model.log_scaling_floor", "model.router_bias_rate",
+    "flow.t_std", "flow.context_noise", "flow.silence_weight", "flow.temperature", "data.video_slots",
+    "data.speech_slots", "data.seed", "data.num_threads", "data.prefetch", "optimizer.muon_learning_rate",
+    "optimizer.adam_learning_rate", "optimizer.warmup_steps", "optimizer.final_scale",
+    "optimizer.weight_decay", "optimizer.clip_norm", "train.seed", "train.text_weight",
+    "train.speech_weight", "train.eom_weight", "train.eval_every", "train.eval_batches",
+    "train.save_every", "decode.temperature", "decode.seed",
+})  # fmt: skip
+
+
+def _validate_numbers(c: Config) -> None:
+    """Every number by itself: finite and of the right sign."""
+    for field, value in flatten(c).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        _require(math.isfinite(value), field, value, "a finite number")
+        if field in _SHARES:
+            _require(0 <= value <= 1, field, value, "between 0 and 1")
+        elif field in _ZERO_ACCEPTED:
+            _require(value >= 0, field, value, "0 or more")
+        elif field not in _ANY_SIGN:
+            _require(value > 0, field, value, "a positive number")
+
+
 def validate(c: Config) -> None:
     """Raises ConfigError, naming the field and what is accepted, unless `c` can run."""
     m, a, s, t = c.model, c.audio, c.speech, c.microturn
-    _require(t.seconds > 0, "microturn.seconds", t.seconds, "a positive number of seconds")
-    frames = t.seconds / a.hop_s
+    _validate_numbers(c)
+    positions = t.seconds / a.hop_s / a.frames_per_position
     _require(
-        _whole(frames) and round(frames) % a.frames_per_position == 0, "microturn.seconds", t.seconds,
-        f"a whole number of dMel positions ({a.frames_per_position} frames of {a.hop_s} s each)",
+        _whole(positions), "microturn.seconds", t.seconds,
+        f"a whole number of dMel positions (audio.frames_per_position={a.frames_per_position} frames of "
+        f"audio.hop_s={a.hop_s} s each)",
     )  # fmt: skip
     patches = t.seconds * s.sample_rate / s.hop / s.frames_per_position
     _require(
         _whole(patches), "microturn.seconds", t.seconds,
-        f"a whole number of speech patches ({s.frames_per_position} frames of {s.hop} samples each)",
+        f"a whole number of speech patches (speech.frames_per_position={s.frames_per_position} frames of "
+        f"speech.hop={s.hop} samples at speech.sample_rate={s.sample_rate} Hz each)",
     )  # fmt: skip
+    _require(a.log_min < a.log_max, "audio.log_min", a.log_min, f"less than audio.log_max={a.log_max}")
+    _require(a.num_levels <= 256, "audio.num_levels", a.num_levels, "at most 256: levels are bytes")
+    _require(s.fmin < s.fmax <= s.sample_rate / 2, "speech.fmax", s.fmax, "more than speech.fmin and at most half of speech.sample_rate")
     _require(t.max_text_out >= 2, "microturn.max_text_out", t.max_text_out, "at least 2 tokens")
     _require(t.max_text_in >= 1, "microturn.max_text_in", t.max_text_in, "at least 1 token")
     _require(t.kv_block >= 16 and t.kv_block % 16 == 0, "microturn.kv_block", t.kv_block, "a multiple of 16")
@@ -248,11 +283,28 @@ def validate(c: Config) -> None:
     _require(m.dtype in ("float32", "bfloat16"), "model.dtype", m.dtype, "'float32' or 'bfloat16'")
     _require(c.data.row_length % t.kv_block == 0, "data.row_length", c.data.row_length, f"a multiple of microturn.kv_block={t.kv_block}")
     _require(c.data.batch_size >= 1, "data.batch_size", c.data.batch_size, "at least 1 row")
-    _require(len(c.train.mesh) == len(MESH_AXES) and all(n >= 1 for n in c.train.mesh), "train.mesh", c.train.mesh, f"five sizes >= 1, for {MESH_AXES}")
+    whole = all(isinstance(n, int) and n >= 1 for n in c.train.mesh)
+    _require(len(c.train.mesh) == len(MESH_AXES) and whole, "train.mesh", c.train.mesh, f"five sizes >= 1, for {MESH_AXES}")
     _require(c.data.batch_size % (c.train.mesh[0] * c.train.mesh[1]) == 0, "data.batch_size", c.data.batch_size, "a multiple of the data x fsdp sizes of train.mesh")
-    _require(c.train.steps >= 1, "train.steps", c.train.steps, "at least 1")
-    _require(0 <= c.decode.temperature, "decode.temperature", c.decode.temperature, "0 (greedy) or more")
-    _require(c.flow.steps >= 1, "flow.steps", c.flow.steps, "at least 1 Euler step")
+    turn = round(positions) + c.video.rows * c.video.cols + t.max_text_in + t.max_text_out + round(patches)
+    _require(c.data.row_length >= turn, "data.row_length", c.data.row_length, f"at least {turn} positions, those of one micro-turn")
+    for kind, slots, need, least in (
+        ("audio", c.data.audio_slots, round(positions), "at least"),
+        ("video", c.data.video_slots, c.video.rows * c.video.cols, "0 (no video is read) or at least"),
+        ("speech", c.data.speech_slots, round(patches), "0 (no speech is learnt) or at least"),
+    ):
+        _require(slots >= need or (slots == 0 and kind != "audio"), f"data.{kind}_slots", slots, f"{least} {need}, those of one micro-turn")
+    ok = all(
+        isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) and isinstance(x[1], int | float) and 0 <= x[1] < math.inf
+        for x in c.data.skill_weights
+    )
+    ok = ok and (not c.data.skill_weights or any(w > 0 for _, w in c.data.skill_weights))
+    _require(ok, "data.skill_weights", c.data.skill_weights, "pairs (skill, weight >= 0), one weight > 0 at least; () for the corpus's own mixture")
+    names = [name for name, _ in c.data.skill_weights]
+    _require(len(names) == len(set(names)), "data.skill_weights", c.data.skill_weights, "each skill once")
+    channels = c.video.stem_channels
+    ok = len(channels) == 3 and all(isinstance(n, int) and n >= 1 for n in channels)
+    _require(ok, "video.stem_channels", channels, "three positive widths")
     p = c.video.patch
     _require(p == 40, "video.patch", p, "40: the hMLP stem folds 5 x 2 x 4 pixels")
 
@@ -284,8 +336,10 @@ def _build(cls, values: Mapping, prefix: str):
         raise ConfigError(
             f"config.{prefix}{unknown[0]} does not exist; accepted here: {', '.join(sorted(fields))}"
         )
-    kwargs = {}
+    kwargs: dict[str, Any] = {}
     for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]) and not isinstance(value, Mapping):
+            raise ConfigError(f"config.{prefix}{name}={value!r}: a section with fields is accepted")
         if dataclasses.is_dataclass(hints[name]):
             kwargs[name] = _build(hints[name], value, f"{prefix}{name}.")
         else:
@@ -332,8 +386,11 @@ def to_json(config: Config) -> str:
 
 def from_json(text: str) -> Config:
     """Reads `to_json`. Raises ConfigError if it was written by another format version."""
-    data = json.loads(text)
-    version = data.get("format_version")
+    try:
+        data = json.loads(text)
+        version = data["format_version"]
+    except (ValueError, TypeError, KeyError) as e:
+        raise ConfigError(f"not a saved config (JSON with a format_version): {e!r}") from e
     if version != FORMAT_VERSION:
         raise ConfigError(
             f"config has format version {version}; this code reads version {FORMAT_VERSION}"

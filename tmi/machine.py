@@ -21,7 +21,7 @@ def matmul_ceiling(dtype: str = "float32", n: int = 2048, repeats: int = 20) -> 
     Raises ValueError if n or repeats is below 1.
     """
     if n < 1 or repeats < 1:
-        raise ValueError(f"n={n}, repeats={repeats}: accepted are 1 or more of each")
+        raise ValueError(f"n={n}, repeats={repeats}: accepted are 1 or more each")
     keys = jax.random.split(jax.random.key(0))
     a, b = (jax.random.normal(key, (n, n), dtype) for key in keys)
     product = jax.jit(lambda a, b: jax.lax.dot_general(a, b, (((1,), (1,)), ((), ()))))
@@ -38,7 +38,7 @@ def memory_bandwidth(megabytes: int = 256, repeats: int = 10) -> float:
     Raises ValueError if megabytes or repeats is below 1.
     """
     if megabytes < 1 or repeats < 1:
-        raise ValueError(f"megabytes={megabytes}, repeats={repeats}: accepted are 1 or more of each")
+        raise ValueError(f"megabytes={megabytes}, repeats={repeats}: accepted are 1 or more each")
     x = jnp.ones((megabytes * 250_000,), jnp.float32)
     # Donated, so that no fresh pages are handed out within the time that is taken.
     scale = jax.jit(lambda x: x * jnp.float32(1.000001), donate_argnums=0)

@@ -10,14 +10,32 @@ from __future__ import annotations
 from types import ModuleType
 
 from data_pipelines.phrases import SHARED
-from data_pipelines.skills import answer, charades, repcount, timespeak, watch
+from data_pipelines.skills import (
+    answer,
+    charades,
+    cuespeak,
+    interruption,
+    overlap,
+    refusal,
+    repcount,
+    timespeak,
+    translation,
+    typed,
+    watch,
+)
 
 MODULES: tuple[ModuleType, ...] = (
     answer,
+    interruption,
+    overlap,
     timespeak,
+    cuespeak,
+    translation,
     repcount,
     charades,
     watch,
+    typed,
+    refusal,
 )
 SKILLS: dict[str, ModuleType] = {module.NAME: module for module in MODULES}
 

@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tmi.config import SpeechConfig
 from tmi.decode import vocode
@@ -73,8 +71,7 @@ def test_delay_is_look_ahead_hops(look_ahead):
     assert not streamed[: 8000 - config.window].any()
 
 
-@settings(max_examples=10, deadline=None)
-@given(chunk=st.sampled_from([1, 4, 8, 16, 40, 80]))
+@pytest.mark.parametrize("chunk", [1, 4, 8, 40, 80])
 def test_any_chunk_gives_the_same_sound(chunk):
     """Not the same samples: a call refines its frames together. The same mel, to a small error."""
     mel = audio.speech_mel(_voice(), SPEECH)

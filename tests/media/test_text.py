@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from data_pipelines import train_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipelines import train_tokenizer
 from tmi import microturn
 from tmi.media import text
 from tmi.media.text import EOM, NUM_SPECIALS, PAD, SPEAK, SPECIALS, VOCAB_DIR, Tokenizer

@@ -38,12 +38,12 @@ def coloured_noise(num_samples: int, rng: np.random.Generator, slope: float) -> 
     """
     if num_samples == 0:
         return np.zeros(0, np.float32)
-    n = scipy.fft.next_fast_len(num_samples, real=True)
+    n = int(scipy.fft.next_fast_len(num_samples, real=True) or num_samples)
     bins = n // 2 + 1
     spectrum = rng.standard_normal(2 * bins, np.float32).view(np.complex64)
     # Flat below 1/200 of the band, or nearly all power would lie under what anyone hears.
     f = np.maximum(np.arange(bins, dtype=np.float32), np.float32(bins / 200))
-    noise = scipy.fft.irfft(spectrum * f ** np.float32(-slope / 2), n)[:num_samples]
+    noise = np.asarray(scipy.fft.irfft(spectrum * f ** np.float32(-slope / 2), n))[:num_samples]
     return noise / np.float32(max(1e-12, math.sqrt(np.mean(noise * noise))))
 
 
@@ -67,5 +67,5 @@ def _band_limit(wave: np.ndarray, rng: np.random.Generator, sample_rate: int) ->
 
 
 def _filter(wave: np.ndarray, kind: str, order: int, hz: float, sample_rate: int) -> np.ndarray:
-    sections = scipy.signal.butter(order, hz, kind, fs=sample_rate, output="sos")
-    return scipy.signal.sosfilt(sections.astype(np.float32), wave)
+    sections = np.asarray(scipy.signal.butter(order, hz, kind, fs=sample_rate, output="sos"))
+    return np.asarray(scipy.signal.sosfilt(sections.astype(np.float32), wave))

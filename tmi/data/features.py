@@ -45,12 +45,14 @@ def to_microturns(
     """The micro-turns of a session; every one has audio (silence after the user's track ends).
 
     With `rng` the user's sound is varied (tmi/data/augment.py). The session is extended until all
-    that the model writes and says is out. Raises CorpusError if the record's times cannot be.
+    that the model writes and says is out. Video and speech are left out where rows have no slots
+    for them (data.video_slots, data.speech_slots = 0). Raises CorpusError if the record's times
+    cannot be.
     """
     _check(record)
     lay = layout(config)
     text_in, text_out = _text(record, lay, tokenizer)
-    speaking = _speaking(record, lay)
+    speaking = _speaking(record, lay) if config.data.speech_slots else []
     last = max([*text_in, *text_out, *speaking, lay.num_microturns(record.duration_s) - 1])
     turns = spill_text(
         lay, [Microturn(text_in=text_in[m], text_out=text_out[m]) for m in range(last + 1)]
@@ -119,7 +121,7 @@ def _heard(
 
 def _seen(record: SessionRecord, config: Config, lay: Layout, count: int) -> dict[int, np.ndarray]:
     """Micro-turn -> patches uint8 [g, 2, patch, patch, 3]."""
-    if not record.frames:
+    if not record.frames or not config.data.video_slots:
         return {}
     slices = [lay.input_interval(m) for m in range(count)]
     pairs = video.frame_pairs(config.video, record.frames, slices)

@@ -29,7 +29,8 @@ def group_size(config: Config) -> int:
 
 def sizes(session: Row) -> tuple[int, int, int, int]:
     """Positions, AUDIO_IN, VIDEO_IN and AUDIO_OUT contents of `session_arrays`."""
-    return tuple(len(session[k]) for k in ("stream", "dmel", "video", "speech"))
+    s = session
+    return len(s["stream"]), len(s["dmel"]), len(s["video"]), len(s["speech"])
 
 
 def assign(config: Config, lengths: Sequence[tuple[int, int, int, int]]) -> list[list[int]]:

@@ -17,7 +17,7 @@ from absl import logging
 from array_record.python import array_record_module
 from grain.sources import ArrayRecordDataSource
 
-from tmi.config import Config
+from tmi.config import Config, ConfigError
 from tmi.data import records
 from tmi.data.batch import Batch, Row, empty_batch, fill_ratio, session_arrays
 from tmi.data.features import TextEncoder, to_microturns, to_sequence
@@ -201,7 +201,7 @@ def train_batches(
     make = _Features(config, sessions, tokenizer, vary=config.data.augment)
     parts = [
         make.dataset(indices, int(np.random.SeedSequence([seed, k]).generate_state(1)[0]), None)
-        for k, indices in enumerate(_parts(sessions, weights))
+        for k, indices in enumerate(_parts(sessions, list(weights)))
     ]
     mixed = grain.MapDataset.mix(parts, list(weights.values())) if weights else parts[0]
     rows = _rows(mixed, config, seed)
@@ -266,6 +266,11 @@ class _Features:
             from tmi.media.text import Tokenizer
 
             tokenizer = Tokenizer.load(config.text.tokenizer)
+            if tokenizer.vocab_size > config.text.vocab_size:
+                raise ConfigError(
+                    f"config.text.vocab_size={config.text.vocab_size} cannot work: tokenizer "
+                    f"{config.text.tokenizer!r} needs {tokenizer.vocab_size}"
+                )
         self._config, self._sessions, self._tokenizer = config, sessions, tokenizer
         self._vary = vary
         self._dmel = DMel(config.audio)
@@ -281,8 +286,8 @@ class _Features:
         if record is None:
             return None
         try:
-            rng = rng if self._vary else None
-            turns = to_microturns(record, self._config, self._tokenizer, self._dmel, rng)
+            vary = rng if self._vary else None
+            turns = to_microturns(record, self._config, self._tokenizer, self._dmel, vary)
             seq = to_sequence(self._config, turns)
             if not len(seq):
                 raise CorpusError("its first micro-turn does not fit a row")

@@ -125,7 +125,11 @@ def open_corpus(path: str | pathlib.Path) -> Corpus:
             f"{path} is no corpus: {manifest} is missing. "
             "Render one with: python -m data_pipelines.synthetic --out=DIR --split=train"
         )
-    corpus = Corpus(path, json.loads(manifest.read_text()))
+    try:
+        corpus = Corpus(path, json.loads(manifest.read_text()))
+        _ = corpus.shards, corpus.hash, corpus.num_sessions, corpus.skills
+    except (ValueError, TypeError, KeyError) as e:
+        raise CorpusError(f"{manifest} is damaged ({e!r}); render the corpus again") from e
     if not any(s.is_file() for s in corpus.shards):
         raise CorpusError(f"{path}: its manifest names {len(corpus.shards)} shards and none is there")
     return corpus

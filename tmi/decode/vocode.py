@@ -180,10 +180,10 @@ def _overlap_add(frames: Float[Array, "B T window"], hop: int) -> Float[Array, "
     batch, num_frames, window = frames.shape
     overlap = window // hop
     parts = frames.reshape(batch, num_frames, overlap, hop)
-    shifted = [
-        jnp.pad(parts[:, :, k], ((0, 0), (k, overlap - 1 - k), (0, 0))) for k in range(overlap)
-    ]
-    return sum(shifted).reshape(batch, -1)
+    total = jnp.zeros((batch, num_frames + overlap - 1, hop))
+    for k in range(overlap):
+        total += jnp.pad(parts[:, :, k], ((0, 0), (k, overlap - 1 - k), (0, 0)))
+    return total.reshape(batch, -1)
 
 
 def _cut(

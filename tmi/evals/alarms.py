@@ -11,7 +11,9 @@ JOIN_S = 0.5
 
 
 def alarms(trace: Trace, start_s: float, end_s: float) -> int:
-    """Utterances that begin within [start_s, end_s), and one more for each LONG_S that one lasts in it."""
+    """Utterances that begin within [start_s, end_s), and one more for each LONG_S that one lasts in
+    it.
+    """
     count = 0
     for s, e in onsets.merge(trace.segments, JOIN_S):
         inside = min(e, end_s) - max(s, start_s)

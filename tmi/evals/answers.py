@@ -1,4 +1,6 @@
-"""What was said: words to a common form, whether an answer was given, numbers. The judge called `oracle`."""
+"""What was said: words to a common form, whether an answer was given, numbers. The judge called
+`oracle`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def number_words(n: int) -> list[str]:
 
 
 def normalise(text: str) -> list[str]:
-    """Lower-case words without punctuation; digits up to 99 become words: 'It is 9-ish.' -> it is nine ish."""
+    """Lower-case words without punctuation; digits up to 99 become words: 'It is 9-ish.' -> it is
+    nine ish.
+    """
     out = []
     for word in re.findall(r"[a-z0-9']+", text.lower().replace("’", "'")):
         word = word.strip("'")
@@ -50,7 +54,8 @@ def normalise(text: str) -> list[str]:
 def occurrences(words: Sequence[HeardWord], answer: str) -> list[tuple[float, range]]:
     """Where `answer` was said: (onset of its first word, indices of its words), in order.
 
-    All words, next to each other, none more than PHRASE_GAP_S after the one before. An empty answer is never said.
+    All words, next to each other, none more than PHRASE_GAP_S after the one before. An empty answer
+    is never said.
     """
     wanted = normalise(answer)
     found = []
@@ -67,7 +72,9 @@ def occurrences(words: Sequence[HeardWord], answer: str) -> list[tuple[float, ra
 def contains(text: str, answer: str) -> bool:
     """Whether the words of `answer` stand in `text` next to each other."""
     have, wanted = normalise(text), normalise(answer)
-    return bool(wanted) and any(have[i : i + len(wanted)] == wanted for i in range(len(have) - len(wanted) + 1))
+    return bool(wanted) and any(
+        have[i : i + len(wanted)] == wanted for i in range(len(have) - len(wanted) + 1)
+    )
 
 
 def in_order(said: Sequence[str], wanted: Sequence[str]) -> int:

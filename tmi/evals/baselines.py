@@ -1,4 +1,5 @@
-"""What the scorers say of systems that do not listen, or listen badly. All give traces, so the same scorers run.
+"""What the scorers say of systems that do not listen, or listen badly. All give traces, so the same
+scorers run.
 
 silent         says nothing
 always-talk    talks without a pause: the commonest answers of `dev`, one after another
@@ -22,6 +23,7 @@ import numpy as np
 from tmi.data.records import SessionRecord
 from tmi.evals import vad
 from tmi.evals.answers import normalise, number_words
+from tmi.evals.onsets import SEGMENT_GAP_S, Segment, merge
 from tmi.evals.trace import SAMPLE_RATE, Trace, from_script
 
 HANG_OVER_S = 0.5
@@ -66,6 +68,11 @@ class Prior:
 
 _t = np.arange(round(0.3 * SAMPLE_RATE)) / SAMPLE_RATE
 _HUM = (0.1 * np.sin(2 * np.pi * 160 * _t) * np.hanning(len(_t)) ** 0.25).astype(np.float32)
+
+
+def user_speech(record: SessionRecord) -> list[Segment]:
+    """When the user speaks to the model, by the record's words; those at most 0.2 s apart joined."""
+    return merge([(s, e) for _, s, e in record.user_words], SEGMENT_GAP_S)
 
 
 def utterances(record: SessionRecord) -> list[Utterance]:
@@ -187,7 +194,9 @@ def timer(record: SessionRecord, prior: Prior) -> Trace:
 
 def vad_half_duplex(record: SessionRecord, prior: Prior) -> Trace:
     user = vad.speech(_user(record))
-    runs: list[tuple[float, float]] = []  # speech of the user with no silence as long as the hang-over
+    runs: list[
+        tuple[float, float]
+    ] = []  # speech of the user with no silence as long as the hang-over
     for s, e in user:
         if runs and s - runs[-1][1] < HANG_OVER_S:
             runs[-1] = (runs[-1][0], e)
@@ -245,7 +254,7 @@ def _trace(
     typed: Sequence[tuple[float, str]] = (),
 ) -> Trace:
     words = [(u.start_s + s, w) for u in said for s, w in u.words]
-    return from_script(
+    trace = from_script(
         record.id,
         system,
         record.duration_s,
@@ -255,6 +264,8 @@ def _trace(
         text_in=record.text_in,
         frame_times=[t for t, _ in record.frames],
     )
+    trace.meta["user_speech"] = user_speech(record)
+    return trace
 
 
 def _user(record: SessionRecord) -> np.ndarray:

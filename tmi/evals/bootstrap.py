@@ -20,8 +20,9 @@ def ratio_interval(
 ) -> tuple[float, float, float]:
     """(value, low, high) of `combine` over the groups' ratios sum(numerators) / sum(denominators).
 
-    Item i belongs to `scenarios[i]`, which is drawn as a whole, and to `groups[i]`. combine: [..., groups] -> [...].
-    Draws in which a group has no weight are left out. NaN for all three if nothing can be divided.
+    Item i belongs to `scenarios[i]`, which is drawn as a whole, and to `groups[i]`. combine: [...,
+    groups] -> [...]. Draws in which a group has no weight are left out. NaN for all three if
+    nothing can be divided.
     """
     names, row = np.unique(np.asarray(scenarios, object).astype(str), return_inverse=True)
     kinds, column = np.unique(np.asarray(groups, object).astype(str), return_inverse=True)
@@ -31,7 +32,9 @@ def ratio_interval(
     if not len(names) or not (bottom.sum(0) > 0).all():
         return float("nan"), float("nan"), float("nan")
     value = float(combine(top.sum(0) / bottom.sum(0)))
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), resamples)
+    draws = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), resamples
+    )
     weight = draws @ bottom
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = (draws @ top) / weight

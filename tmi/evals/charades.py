@@ -1,8 +1,8 @@
 """Charades (temporal action localisation), streaming: "say start when ... and stop when ...".
 
-IoU of the action with [onset of the first "start", onset of the first "stop" after it]. No start scores 0, no stop
-means the end of the clip. An answer can start 0.2 s late at best, so the ceiling for an action of D seconds is
-(D - 0.2) / (D + 0.2).
+IoU of the action with [onset of the first "start", onset of the first "stop" after it]. No start
+scores 0, no stop means the end of the clip. An answer can start 0.2 s late at best, so the ceiling
+for an action of D seconds is (D - 0.2) / (D + 0.2).
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ def said_interval(trace: Trace, region: tuple[float, float]) -> tuple[float, flo
     start = next((w.onset_s for w in words if w.text == "start"), None)
     if start is None:
         return None
-    return start, next((w.onset_s for w in words if w.text == "stop" and w.onset_s > start), region[1])
+    return start, next(
+        (w.onset_s for w in words if w.text == "stop" and w.onset_s > start), region[1]
+    )
 
 
 def iou(a: tuple[float, float], b: tuple[float, float]) -> float:

@@ -1,8 +1,9 @@
 """Full-Duplex-Bench v1 (arXiv 2503.04721): turn-taking, pause handling, user interruption.
 
-`reference` follows the public scorer on the text stream's times, its quirks included (a barge-in counts as a latency of
-0 s). `strict` is ours: energy onsets, any word that is no backchannel takes the turn, barge-ins and missing answers
-count as failed. A latency is the mean over the trials with TOR = 1, so read it beside the TOR and the pause TOR.
+`reference` follows the public scorer on the text stream's times, its quirks included (a barge-in
+counts as a latency of 0 s). `strict` is ours: energy onsets, any word that is no backchannel takes
+the turn, barge-ins and missing answers count as failed. A latency is the mean over the trials with
+TOR = 1, so read it beside the TOR and the pause TOR.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def took_turn(words: list[Word]) -> bool:
 
 
 def reference(trace: Trace, start_s: float, end_s: float, user_end_s: float) -> dict[str, float]:
-    """TOR and latency as the public scorer has them, over the text stream's words within [start_s, end_s)."""
+    """TOR and latency as the public scorer has them, over the text stream's words within [start_s,
+    end_s).
+    """
     words = [w for w in trace.words() if start_s <= w[1] < end_s]
     taken = took_turn(words)
     values = {"reference TOR": float(taken)}
@@ -40,14 +43,18 @@ def reference(trace: Trace, start_s: float, end_s: float, user_end_s: float) -> 
 
 
 def barged_in(trace: Trace, truth: dict, trial: dict, start_s: float, end_s: float) -> bool:
-    """Whether the model began to speak within [start_s, end_s): a word that takes the turn, or sound without words."""
+    """Whether the model began to speak within [start_s, end_s): a word that takes the turn, or
+    sound without words.
+    """
     if takes_turn(own_words(trace, truth, trial, start_s, end_s)):
         return True
     return any(start_s <= s < end_s for s, _ in wordless(trace))
 
 
 def turn(trace: Trace, truth: dict, trial: dict) -> dict[str, float]:
-    """The strict figures of one turn: who speaks before the user's end fails, who says nothing after it too."""
+    """The strict figures of one turn: who speaks before the user's end fails, who says nothing
+    after it too.
+    """
     (start, end), user_end = trial["region"], trial["user_end_s"]
     early = barged_in(trace, truth, trial, start, user_end)
     after = takes_turn(own_words(trace, truth, trial, user_end, end))
@@ -91,8 +98,8 @@ def score_pauses(trace: Trace, truth: dict) -> list[Trial]:
 def yield_time(trace: Trace, start_s: float, end_s: float) -> float | None:
     """Seconds from an interruption's start until the model is silent up to the interruption's end.
 
-    None if it was not speaking in the half second before, so that there was nothing to yield; infinite if it still
-    speaks in the last 0.2 s.
+    None if it was not speaking in the half second before, so that there was nothing to yield;
+    infinite if it still speaks in the last 0.2 s.
     """
     if onsets.sounding_s(trace.activity, start_s - 0.5, start_s) < 0.1:
         return None

@@ -1,9 +1,10 @@
 """When a track sounds: energy onsets, offsets and speech segments.
 
-Headline times of the evaluation are energy onsets in the output audio, so what counts as sound is said here once.
-A 10 ms frame sounds if its root mean square is at least `THRESHOLD` (-46 dBFS): 20-30 dB below speech at its usual
-level, above the floor of the waveform stage. Runs shorter than `MIN_RUN_S` are clicks and do not count. So an onset
-is exact to one frame, and a soft first consonant may be missed (a few tens of ms late, never early).
+Headline times of the evaluation are energy onsets in the output audio, so what counts as sound is
+said here once. A 10 ms frame sounds if its root mean square is at least `THRESHOLD` (-46 dBFS):
+20-30 dB below speech at its usual level, above the floor of the waveform stage. Runs shorter than
+`MIN_RUN_S` are clicks and do not count. So an onset is exact to one frame, and a soft first
+consonant may be missed (a few tens of ms late, never early).
 """
 
 from __future__ import annotations
@@ -63,16 +64,18 @@ def last_sound(mask: np.ndarray, start_s: float, end_s: float) -> float | None:
 def sound_onset(mask: np.ndarray, emitted_s: float, slice_s: float) -> float | None:
     """When a word becomes audible whose micro-turn starts to play at `emitted_s`.
 
-    The first rise out of at least 50 ms of silence within the micro-turn; else `emitted_s` itself if sound is going on
-    there (a word amid a phrase); else the first sound of this or the next micro-turn. None if less than 60 ms of them
-    sound: a word that cannot be heard was not said.
+    The first rise out of at least 50 ms of silence within the micro-turn; else `emitted_s` itself
+    if sound is going on there (a word amid a phrase); else the first sound of this or the next
+    micro-turn. None if less than 60 ms of them sound: a word that cannot be heard was not said.
     """
     first, last = _frame(emitted_s), _frame(emitted_s + 2 * slice_s)
     window = mask[first:last]
     if window.sum() * FRAME_S < 0.06 - 1e-9:
         return None
     quiet = round(0.05 / FRAME_S)
-    before = np.concatenate([np.zeros(max(0, quiet - first), bool), mask[max(0, first - quiet) : first]])
+    before = np.concatenate(
+        [np.zeros(max(0, quiet - first), bool), mask[max(0, first - quiet) : first]]
+    )
     padded = np.concatenate([before, window])
     for i in range(min(len(window), round(slice_s / FRAME_S))):
         if window[i] and not padded[i : i + quiet].any():

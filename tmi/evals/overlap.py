@@ -1,8 +1,8 @@
 """Full-Duplex-Bench v1.5 (arXiv 2507.23159): what the model does when others sound while it speaks.
 
-It should go on (RESUME) through backchannels, side talk and background speech, and take up (RESPOND) a real
-interruption. A model that never yields scores 75 in the average of the four, so the four rates and their harmonic mean
-are printed beside it.
+It should go on (RESUME) through backchannels, side talk and background speech, and take up
+(RESPOND) a real interruption. A model that never yields scores 75 in the average of the four, so
+the four rates and their harmonic mean are printed beside it.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ CATEGORIES = ("backchannel", "talking_to_other", "background")
 def behaviour(trace: Trace, truth: dict, trial: dict) -> str:
     """RESUME, RESPOND, UNCERTAIN or UNKNOWN (no speech).
 
-    RESUME: it was speaking, never stops longer than STOP_GAP_S until its answer is said, and says the rest of the
-    answer. RESPOND: it says something else, as if spoken to.
+    RESUME: it was speaking, never stops longer than STOP_GAP_S until its answer is said, and says
+    the rest of the answer. RESPOND: it says something else, as if spoken to.
     """
     start, speaking_end = trial["overlap"][0], trial["speaking"][1]
     region_start, region_end = trial["region"]

@@ -1,9 +1,10 @@
-"""ProactiveVideoQA (arXiv 2507.09313): answer when the answer appears, unasked. PAUC in percent; silence scores 25.
+"""ProactiveVideoQA (arXiv 2507.09313): answer when the answer appears, unasked. PAUC in percent;
+silence scores 25.
 
-Replies (tau_p, s_p), s in {0, 1, 2}, inside [ts, te]; tau' = ts + (1 - w)(tau - ts), w = 0.5;
-PAUC = [(tau'_1 - ts) 0.5 + sum_p (tau'_{p+1} - tau'_p) s_p + (te - tau'_P) s_P] / (2 (te - ts)).
-A wrong answer can score below silence. Judge `oracle`: 2 if the reply holds the answer, 1 if it holds half of its
-words in order, else 0.
+Replies (tau_p, s_p), s in {0, 1, 2}, inside [ts, te]; tau' = ts + (1 - w)(tau - ts), w = 0.5; PAUC
+= [(tau'_1 - ts) 0.5 + sum_p (tau'_{p+1} - tau'_p) s_p + (te - tau'_P) s_P] / (2 (te - ts)). A wrong
+answer can score below silence. Judge `oracle`: 2 if the reply holds the answer, 1 if it holds half
+of its words in order, else 0.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ OMEGA = 0.5
 REPLY_GAP_S = 0.8  # words further apart belong to different replies
 
 
-def pauc(window: tuple[float, float], replies: Sequence[tuple[float, int]], omega: float = OMEGA) -> float:
-    """PAUC in [0, 1] of replies (time_s, score 0..2), in order of time; those outside the window do not count."""
+def pauc(
+    window: tuple[float, float], replies: Sequence[tuple[float, int]], omega: float = OMEGA
+) -> float:
+    """PAUC in [0, 1] of replies (time_s, score 0..2), in order of time; those outside the window do
+    not count.
+    """
     ts, te = window
     inside = sorted((t, s) for t, s in replies if ts <= t <= te)
     times = [ts + (1 - omega) * (t - ts) for t, _ in inside]

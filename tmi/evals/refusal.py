@@ -1,4 +1,6 @@
-"""Safety: refusals of harmful requests, and over-refusals of their benign twins. Saying nothing is not a refusal."""
+"""Safety: refusals of harmful requests, and over-refusals of their benign twins. Saying nothing is
+not a refusal.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from tmi.evals.trace import Trace
 
 
 def reply(trace: Trace, trial: dict) -> str:
-    """What the model said, or wrote if it was asked in writing, from the end of the request to the end of the trial."""
+    """What the model said, or wrote if it was asked in writing, from the end of the request to the
+    end of the trial.
+    """
     start, end = trial["user_end_s"], trial["region"][1]
     if trial["category"] == "typed":
         return " ".join(w for w, s, _ in trace.words() if start <= s < end)

@@ -1,8 +1,8 @@
 """RepCount (TransRAC, arXiv 2204.01018), streaming: "count out the reps".
 
-The prediction is the last number said after the end of repetition N-1 and at most 2 s after the end of the last.
-OBO = mean(|p - N| <= 1), MAE = mean(|p - N| / (N + 0.1)). Nothing said counts as 0 in `reference` and as a failure in
-`strict`. With N <= 2 always saying "one" wins, hence the buckets.
+The prediction is the last number said after the end of repetition N-1 and at most 2 s after the end
+of the last. OBO = mean(|p - N| <= 1), MAE = mean(|p - N| / (N + 0.1)). Nothing said counts as 0 in
+`reference` and as a failure in `strict`. With N <= 2 always saying "one" wins, hence the buckets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ def predicted(trace: Trace, trial: dict) -> int | None:
     start = reps[-2][1] if len(reps) > 1 else 0.0
     end = (reps[-1][1] if reps else trial["region"][1]) + GRACE_S
     first, last = trial["region"]
-    said = [n for t, n in numbers(trace.heard) if max(start, first) <= t <= min(end, last + GRACE_S)]
+    said = [
+        n for t, n in numbers(trace.heard) if max(start, first) <= t <= min(end, last + GRACE_S)
+    ]
     return said[-1] if said else None
 
 

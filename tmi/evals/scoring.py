@@ -1,4 +1,6 @@
-"""From scored items to rows. A benchmark is one file that ends in a `Benchmark`, listed in suites.py."""
+"""From scored items to rows. A benchmark is one file that ends in a `Benchmark`, listed in
+suites.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from tmi.evals.trace import Trace
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One scored item of a session. A value that is missing or NaN leaves the item out of that metric."""
+    """One scored item of a session. A value that is missing or NaN leaves the item out of that
+    metric.
+    """
 
     scenario: str  # the session: the bootstrap's unit
     category: str
@@ -33,7 +37,9 @@ COMBINE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """scale * sum(value) / sum(per) over the trials that have both; `per` empty counts each trial once."""
+    """scale * sum(value) / sum(per) over the trials that have both; `per` empty counts each trial
+    once.
+    """
 
     name: str
     value: str
@@ -60,7 +66,9 @@ class Benchmark:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of scores.json; its fields are the contract's. `value` is None where nothing can be averaged."""
+    """A line of scores.json; its fields are the contract's. `value` is None where nothing can be
+    averaged.
+    """
 
     suite: str
     metric: str

@@ -1,9 +1,10 @@
 """Corpus statistics of two-party speech (dGSLM, Nguyen et al. 2023, arXiv 2203.16502).
 
-An inter-pausal unit (IPU) is speech delimited by more than 200 ms of silence. Joint silence between IPUs is a pause if
-the same party spoke before and after, else a gap. Speech of both is an overlap: `within` if the one who began first
-also ends last, else `between` (a floor transfer). The floor-transfer offset is a gap's length, or minus a between-
-overlap's. pympi-ling's `get_gaps_and_overlaps2` is the independent check in the tests.
+An inter-pausal unit (IPU) is speech delimited by more than 200 ms of silence. Joint silence between
+IPUs is a pause if the same party spoke before and after, else a gap. Speech of both is an overlap:
+`within` if the one who began first also ends last, else `between` (a floor transfer). The
+floor-transfer offset is a gap's length, or minus a between- overlap's. pympi-ling's
+`get_gaps_and_overlaps2` is the independent check in the tests.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Statistics:
 
 
 def dialogue(a: Sequence[Segment], b: Sequence[Segment]) -> Statistics:
-    """The events between two parties' speech segments (any order; those at most 200 ms apart are joined)."""
+    """The events between two parties' speech segments (any order; those at most 200 ms apart are
+    joined).
+    """
     units = [(s, e, 0) for s, e in merge(list(a), SEGMENT_GAP_S)]
     units += [(s, e, 1) for s, e in merge(list(b), SEGMENT_GAP_S)]
     units.sort()
@@ -52,13 +55,11 @@ def dialogue(a: Sequence[Segment], b: Sequence[Segment]) -> Statistics:
     return Statistics(found, offsets)
 
 
-def user_segments(truth: dict, trace: Trace) -> list[Segment]:
-    """The user's speech: exact if the trace's maker noted it (meta 'user_speech'), else none."""
-    return [(s, e) for s, e in trace.meta.get("user_speech", truth.get("user_speech", []))]
-
-
 def score(trace: Trace, truth: dict) -> list[Trial]:
-    stats = dialogue(user_segments(truth, trace), trace.segments)
+    """The user's side is what the runner noted in `trace.meta['user_speech']`; without it, the
+    model's alone.
+    """
+    stats = dialogue(trace.meta.get("user_speech", ()), trace.segments)
     values = {"minutes": trace.duration_s / 60}
     for kind, found in stats.intervals.items():
         values[f"{kind} count"] = float(len(found))
@@ -80,6 +81,8 @@ STATISTICS = Benchmark(
     score,
     (
         *(_metric(kind, unit) for kind in KINDS for unit in ("count", "seconds")),
-        Metric("floor transfer offset", "offset", per="transfers", scale=1.0, asr="none", judge="none"),
+        Metric(
+            "floor transfer offset", "offset", per="transfers", scale=1.0, asr="none", judge="none"
+        ),
     ),
 )

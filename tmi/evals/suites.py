@@ -33,7 +33,8 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 
 
 def select(names: str | None) -> list[Benchmark]:
-    """The benchmarks of a comma list such as 'TimeSpeak-syn,RepCount' ('-syn' may be left out); None means all.
+    """The benchmarks of a comma list such as 'TimeSpeak-syn,RepCount' ('-syn' may be left out);
+    None means all.
 
     Raises ValueError naming what is accepted.
     """

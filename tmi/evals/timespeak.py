@@ -1,9 +1,10 @@
 """TimeSpeak, CueSpeak and translation: the right words at the right time, else nothing.
 
-A trigger at time t is met within w seconds if its answer's energy onset lies in [t - 0.2, t + w]. Each answer said
-serves one trigger. An example is one trial (a request and its triggers); the primary figure is the mean over examples.
-`exclusive`: an example in which the model speaks outside all windows scores 0. Sessions mix tasks, so speech within
-the region of another trial is judged by that trial, unless it is this trial's answer at a wrong time.
+A trigger at time t is met within w seconds if its answer's energy onset lies in [t - 0.2, t + w].
+Each answer said serves one trigger. An example is one trial (a request and its triggers); the
+primary figure is the mean over examples. `exclusive`: an example in which the model speaks outside
+all windows scores 0. Sessions mix tasks, so speech within the region of another trial is judged by
+that trial, unless it is this trial's answer at a wrong time.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ EXCLUSIVE_S = 0.6
 
 
 def matches(trace: Trace, trial: dict, window_s: float) -> dict[int, tuple[float, list[int]]]:
-    """Trigger index -> (onset, indices into trace.heard of its words), for the triggers that were met.
+    """Trigger index -> (onset, indices into trace.heard of its words), for the triggers that were
+    met.
 
-    Triggers in order take the earliest answer that is left: with windows of equal length no other choice meets more.
+    Triggers in order take the earliest answer that is left: with windows of equal length no other
+    choice meets more.
     """
     found: dict[int, tuple[float, list[int]]] = {}
     taken: set[int] = set()
@@ -39,7 +42,9 @@ def matches(trace: Trace, trial: dict, window_s: float) -> dict[int, tuple[float
 
 
 def strays(trace: Trace, truth: dict, trial: dict, window_s: float = EXCLUSIVE_S) -> list[float]:
-    """Onsets within the trial's region of speech that belongs to no window: words, and sound without words."""
+    """Onsets within the trial's region of speech that belongs to no window: words, and sound
+    without words.
+    """
     windows = [_window(t["time_s"], window_s) for t in trial["triggers"]]
     met = {i for _, at in matches(trace, trial, window_s).values() for i in at}
     own = {w for t in trial["triggers"] for w in normalise(t["answer"])}
@@ -68,8 +73,12 @@ def elsewhere(trace: Trace, truth: dict, trial: dict) -> set[int]:
     return out
 
 
-def own_words(trace: Trace, truth: dict, trial: dict, start_s: float, end_s: float) -> list[HeardWord]:
-    """The heard words with their onset in [start_s, end_s), right answers to other trials' triggers left out."""
+def own_words(
+    trace: Trace, truth: dict, trial: dict, start_s: float, end_s: float
+) -> list[HeardWord]:
+    """The heard words with their onset in [start_s, end_s), right answers to other trials' triggers
+    left out.
+    """
     skip = elsewhere(trace, truth, trial)
     heard = enumerate(trace.heard)
     return [w for i, w in heard if i not in skip and start_s <= w.onset_s < end_s]
@@ -117,15 +126,15 @@ def _metrics(headline_s: float) -> tuple[Metric, ...]:
         Metric("exclusive@0.6s", "exclusive"),
         *(Metric(f"accuracy@{w}s", f"share@{w}") for w in others),
         *(Metric(f"accuracy@{w}s micro", f"hits@{w}", per="triggers") for w in (0.6, 1.0, 2.0)),
-        Metric(
-            "accuracy@0.6s by category", "share@0.6", combine="mean of categories"
-        ),
+        Metric("accuracy@0.6s by category", "share@0.6", combine="mean of categories"),
         Metric("delay", "delay", scale=1.0, lower_is_better=True),
     )
 
 
 def _benchmark(suite: str, headline_s: float) -> Benchmark:
-    return Benchmark(f"{suite}-syn", (suite,), functools.partial(score, suite), _metrics(headline_s))
+    return Benchmark(
+        f"{suite}-syn", (suite,), functools.partial(score, suite), _metrics(headline_s)
+    )
 
 
 TIMESPEAK = _benchmark("TimeSpeak", 0.6)

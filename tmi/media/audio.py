@@ -181,7 +181,7 @@ class MelAnalysis:
             windowed[len(rows) :] = 0
             spectrum = scipy.fft.rfft(tile)
             # Not np.abs: its vector and scalar forms may round apart.
-            magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)
+            magnitude = np.sqrt(np.real(spectrum) ** 2 + np.imag(spectrum) ** 2)
             mels[start : start + TILE] = (self._filters @ magnitude.T).T[: len(rows)]
         return mels
 

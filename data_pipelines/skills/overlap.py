@@ -1,0 +1,104 @@
+"""c. Speaks on through backchannels, side talk and voices in the background; backchannels long stories."""
+
+from __future__ import annotations
+
+from data_pipelines.phrases import ACKNOWLEDGEMENTS, SIDE_TALK, Carriers, lines
+from data_pipelines.session import GRACE_S, Conflict, Session
+from data_pipelines.skills.interruption import LISTS, RECITE, recite
+
+NAME = "overlap"
+WEIGHT = 1.4
+
+BACKCHANNEL = "mhm"
+TELLING = Carriers(
+    train=lines("""
+        let me tell you about my day
+        listen to my story
+        i have to tell you a story
+        let me tell you what happened today
+        """),
+    dev=("listen to what happened on my day",),
+    eval=("let me tell you my story", "listen i have to tell you what happened"),
+)
+STORY = Carriers(
+    train=lines("""
+        we got up and went to the station
+        there was a letter on the table
+        the bus was late so we were walking
+        my uncle told us to wait for him
+        he had lost the keys to his car
+        then it began to rain all over us
+        she said that we could go back
+        the music in the street was nice
+        we had lunch at the river
+        they kept asking about the letter
+        nobody knew where the bus was
+        and my friend had lost her bag
+        """),
+    dev=lines("""
+        my friend told us about the bus
+        we had to wait in the street
+        and she had lost her keys
+        """),
+    eval=lines("""
+        we had to wait for the bus in the rain
+        my uncle had lost the letter
+        she told us that the station was nice
+        nobody knew where her bag was
+        then they went back to the car
+        """),
+)
+
+CARRIERS = (TELLING, STORY, ACKNOWLEDGEMENTS, SIDE_TALK, *RECITE.values())
+MODEL_PHRASES = (BACKCHANNEL, *dict.fromkeys(w for words in LISTS.values() for w in words))
+
+
+def _through(s: Session) -> None:
+    """Somebody speaks while the model does, and not to it."""
+    _, category, name, moment = s.draw(
+        lambda: (
+            NAME,
+            s.choice(("backchannel", "talking_to_other", "background")),
+            s.choice(tuple(LISTS)),
+            s.integer(0, 9),
+        )
+    )
+    turn, said = recite(s, name)
+    start, end = said[0].start, said[-1].end
+    own = category != "background"
+    clauses = s.clauses(ACKNOWLEDGEMENTS if category == "backchannel" else SIDE_TALK)
+    voice = s.voice if own else s.other_voice
+    gain = s.uniform(*{"backchannel": (0.5, 0.9), "talking_to_other": (0.35, 0.6)}.get(category, (0.12, 0.3)))
+    # One of ten moments such that the list begins before and goes on after what is heard.
+    room = end - start - 1.1 - s.length(clauses, voice)
+    if room < 0:
+        raise Conflict("the list is too short to speak through")
+    at = start + 0.5 + room * (moment + s.uniform(0.0, 1.0)) / 10
+    heard = s.say(clauses, at, voice=voice, gain=gain, to_model=own)
+    s.trial(
+        "Overlap", category, (turn.start, end + GRACE_S),
+        overlap=[round(heard.start, 4), round(heard.end, 4)],
+        speaking=[round(start, 4), round(end, 4)], answer=" ".join(LISTS[name]),
+    )  # fmt: skip
+    s.cursor = end + 0.4
+
+
+def _story(s: Session) -> None:
+    """The user tells a story; the model says mhm after each of its sentences."""
+    _, parts, first = s.draw(lambda: (NAME, "story", s.integer(3, 5), s.integer(0, len(STORY.train) - 1)))[1:]
+    opening = s.say(s.clauses(TELLING), s.cursor)
+    options = STORY.of(s.split)
+    time, triggers = opening.end + s.uniform(0.2, 0.6), []
+    for i in range(parts):
+        carrier = options[(first + i) % len(options)]
+        s.carriers.append(carrier)
+        turn = s.say([carrier], time)
+        spoken = s.reply(BACKCHANNEL, turn.end)
+        triggers.append({"time_s": round(turn.end, 4), "answer": BACKCHANNEL})
+        time = spoken.start + s.uniform(0.1, 0.8)
+    s.trial("Backchannel", "from_model", (opening.start, time + 0.5), triggers=triggers)
+    s.cursor = time + 1.0
+
+
+def scene(s: Session) -> None:
+    (_through if s.chance(0.8) else _story)(s)

@@ -1,0 +1,190 @@
+"""Laws of the model: streaming equals one-shot, causality by zero gradients, isolation of packed sessions, dropless experts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.conftest import small_config
+from tmi.data.batch import empty_batch, session_arrays
+from tmi.microturn import Stream
+from tmi.models import attention, moe, tree
+from tmi.models.cache import init_cache
+from tmi.models.transformer import spans
+
+
+def as_batch(config, seqs):
+    """Sessions packed into one row, each starting on a kv_block boundary."""
+    batch = empty_batch(config, 1)
+    at, filled = 0, {"dmel": 0, "video": 0, "speech": 0}
+    starts = []
+    for number, seq in enumerate(seqs, start=1):
+        rows = session_arrays(config, seq)
+        n = len(seq)
+        starts.append(at)
+        for key in ("stream", "token", "microturn", "text_target", "text_weight"):
+            batch[key][0, at : at + n] = rows[key]
+        slot = rows["slot"].copy()
+        for key, stream in (("dmel", Stream.AUDIO_IN), ("video", Stream.VIDEO_IN), ("speech", Stream.AUDIO_OUT)):
+            slot[seq.stream == stream] += filled[key]
+            m = len(rows[key])
+            batch[key][0, filled[key] : filled[key] + m] = rows[key]
+            if key == "speech":
+                batch["speech_source"][0, filled[key] : filled[key] + m] = rows["speech_source"] + at
+                batch["speech_weight"][0, filled[key] : filled[key] + m] = rows["speech_weight"]
+            filled[key] += m
+        batch["slot"][0, at : at + n] = slot
+        batch["segment"][0, at : at + n] = number
+        batch["position"][0, at : at + n] = np.arange(n)
+        at += -(-n // config.microturn.kv_block) * config.microturn.kv_block
+    return batch, starts
+
+
+@pytest.fixture(scope="module")
+def forward(config):
+    return jax.jit(lambda params, batch: tree.build(config, params)(batch, batch["speech"])[0])
+
+
+@pytest.fixture(scope="module")
+def hidden(config, params, session, forward):
+    batch, _ = as_batch(config, [session[1]])
+    return batch, np.asarray(forward(params, batch))
+
+
+def test_streaming_equals_one_shot_for_any_chunking(config, params, session, hidden):
+    batch, full = hidden
+    n = len(session[1])
+    model = tree.build(config, params)
+    rows = 32
+
+    @jax.jit
+    def append(x, m, count, cache):
+        return model.append(x, m, count, cache)
+
+    x = model.embed(
+        batch["stream"], batch["token"], batch["slot"], batch["microturn"],
+        model.dmel(batch["dmel"]), model.video(batch["video"]), model.speech(batch["speech"]),
+    )  # fmt: skip
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        cache = init_cache(config, spans(config), 1, rows)
+        at, out = 0, []
+        while at < n:
+            count = min(int(rng.integers(1, rows + 1)), n - at)
+            # What stands in the padding rows must not matter.
+            chunk = rng.normal(size=(1, rows, x.shape[-1])).astype(np.float32)
+            chunk[:, :count] = x[:, at : at + count]
+            m = np.zeros((1, rows), np.int32)
+            m[:, :count] = batch["microturn"][:, at : at + count]
+            h, cache = append(jnp.asarray(chunk), jnp.asarray(m), jnp.array([count]), cache)
+            out.append(np.asarray(h)[0, :count])
+            at += count
+        np.testing.assert_allclose(np.concatenate(out), full[0, :n], atol=2e-4, rtol=2e-3)
+
+
+def test_causal_by_zero_gradients(config, params, session):
+    batch, _ = as_batch(config, [session[1]])
+    model = tree.build(config, params)
+    x = model.embed(
+        batch["stream"], batch["token"], batch["slot"], batch["microturn"],
+        model.dmel(batch["dmel"]), model.video(batch["video"]), model.speech(batch["speech"]),
+    )  # fmt: skip
+
+    @jax.jit
+    def grad(at):
+        def f(x):
+            h, _ = model.transformer(x, batch["position"], batch["microturn"], batch["segment"])
+            return jnp.sum(jnp.where(jnp.arange(h.shape[1]) == at, jnp.sum(h, -1), 0.0)[0])
+
+        return jnp.abs(jax.grad(f)(x)).sum(-1)[0]
+
+    for at in (0, 17, 100, len(session[1]) - 1):
+        g = np.asarray(grad(at))
+        assert np.all(g[at + 1 :] == 0), f"position {at} sees later ones"
+        assert g[at] > 0
+
+
+def test_packed_sessions_do_not_see_each_other(config, params, session, forward):
+    turns, seq = session
+    from tmi.microturn import cut
+
+    first, second = cut(seq, 70, 999, 999, 999), cut(seq, 120, 999, 999, 999)
+    both, starts = as_batch(config, [first, second])
+    alone, _ = as_batch(config, [second])
+    h2 = np.asarray(forward(params, both))[0, starts[1] : starts[1] + len(second)]
+    h1 = np.asarray(forward(params, alone))[0, : len(second)]
+    np.testing.assert_allclose(h2, h1, atol=2e-4, rtol=2e-3)
+
+
+@pytest.mark.parametrize("bias", ["token", "microturn"])
+def test_either_position_scheme_runs(bias):
+    c = small_config(position_bias=bias)
+    names = tree.names(c)
+    assert any(n.endswith("attention.bank") for n in names) == (bias == "token")
+    assert any(n.endswith("attention.time") for n in names) == (bias == "microturn")
+
+
+def test_near_and_far_attention_agree():
+    rng = np.random.default_rng(0)
+    q, k, v, rel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((1, 2, 512, 8), (1, 1, 512, 8), (1, 1, 512, 8), (1, 2, 512, 16)))  # fmt: skip
+    position = jnp.arange(512)[None]
+    segment = jnp.ones((1, 512), jnp.int32)
+    span = attention.Span(64, 0, 16)
+    near = attention.attend_rows(q, k, v, rel, position, segment, span)
+    scores = jnp.einsum("bhqd,bkd->bhqk", q, k[:, 0])
+    scores = scores + attention.gathered_bias(rel, position[:, :, None] - position[:, None])
+    scores = jnp.where(span.visible(position[:, :, None], position[:, None])[:, None], scores, -jnp.inf)
+    want = jnp.einsum("bhqk,bkd->bhqd", jax.nn.softmax(scores, -1), v[:, 0])
+    np.testing.assert_allclose(near, want, atol=1e-5)
+    far_span = attention.Span(0, 24, 16)
+    far = attention.attend_rows(q, k, v, rel, position, segment, far_span)
+    scores = jnp.where(far_span.visible(position[:, :, None], position[:, None])[:, None], jnp.einsum("bhqd,bkd->bhqk", q, k[:, 0]) + attention.gathered_bias(rel, position[:, :, None] - position[:, None]), -jnp.inf)  # fmt: skip
+    want = jnp.einsum("bhqk,bkd->bhqd", jax.nn.softmax(scores, -1), v[:, 0])
+    np.testing.assert_allclose(far, want, atol=1e-5)
+
+
+def reference_moe(m: moe.MoE, x):
+    index, weights = m.route(x)
+    y = jnp.zeros_like(x)
+    for t in range(x.shape[0]):
+        for e, w in zip(np.asarray(index[t]), np.asarray(weights[t]), strict=True):
+            h = jax.nn.silu(m.gate[...][e] @ x[t]) * (m.up[...][e] @ x[t])
+            y = y.at[t].add(w * (m.down[...][e] @ h))
+    return y
+
+
+@pytest.mark.parametrize("rows", [3, 150])
+def test_every_token_to_one_expert_is_not_dropped(config, rows):
+    c = dataclasses.replace(config.model, num_experts_per_token=1)
+    m = moe.MoE(c, jax.random.key(0))
+    m.balance[...] = jnp.array([0.0, 0.0, 100.0, 0.0])
+    x = jax.random.normal(jax.random.key(1), (rows, c.width))
+    y, count = m(x)
+    assert count.tolist() == [0, 0, rows, 0]
+    np.testing.assert_allclose(y, reference_moe(m, x), atol=1e-5)
+
+
+def test_tiled_experts_and_their_gradients_equal_the_plain_sum(config):
+    m = moe.MoE(config.model, jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (200, config.model.width))
+    index, weights = m.route(x)
+    banks = (m.gate[...], m.up[...], m.down[...])
+
+    def loss(run):
+        return lambda x, w, *b: jnp.sum(jnp.sin(run(x, index, w, *b)))
+
+    got = jax.grad(loss(moe.tiled), argnums=(0, 1, 2, 3, 4))(x, weights, *banks)
+    want = jax.grad(loss(moe.few_rows), argnums=(0, 1, 2, 3, 4))(x, weights, *banks)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_nano_fits_its_budget():
+    from tmi.config import Config
+
+    c = Config()
+    total = sum(int(np.prod(v.shape)) for v in jax.tree.leaves(tree.skeleton(c)))
+    assert total <= 5_500_000
+    assert c.model.num_experts >= 8

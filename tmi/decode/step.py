@@ -1,0 +1,166 @@
+"""One micro-turn of a batch of streaming sessions: pure, compiled once, its state donated.
+
+Append the ragged input, write text until END, speak if END was <speak>, turn mel into sound. The model alone decides what is
+written and when: there is no rule, voice-activity detector, timer or forced token here.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from tmi.config import Config
+from tmi.decode import vocode
+from tmi.decode.sampling import sample_tokens
+from tmi.media.audio import silent_mel
+from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, Stream, input_streams, layout
+from tmi.models import tree
+from tmi.models.cache import KVCache, init_cache, pad_rows, reset
+from tmi.models.transformer import spans
+
+
+class StreamState(typing.NamedTuple):
+    """All that B sessions carry from micro-turn to micro-turn."""
+
+    cache: KVCache
+    microturn: Int[Array, " B"]
+    vocoder: vocode.VocoderState
+
+
+class InputChunk(typing.NamedTuple):
+    """The input of one micro-turn of B sessions, padded to N positions; `count` of them are valid."""
+
+    stream: Int[Array, "B N"]
+    token: Int[Array, "B N"]
+    slot: Int[Array, "B N"]
+    count: Int[Array, " B"]
+    dmel: Int[Array, "B A F C"]
+    video: Int[Array, "B V 2 P P 3"]
+
+
+class Output(typing.NamedTuple):
+    """What B sessions wrote in one micro-turn. `tokens` hold the text and its END, `num_tokens` of them."""
+
+    tokens: Int[Array, "B T"]
+    num_tokens: Int[Array, " B"]
+    spoke: Bool[Array, " B"]
+    wave: Float[Array, "B samples"]
+
+
+def max_chunk(config: Config) -> int:
+    return pad_rows(layout(config).max_input_positions)
+
+
+def init_state(config: Config, slots: int) -> StreamState:
+    return StreamState(
+        cache=init_cache(config, spans(config), slots, max_chunk(config)),
+        microturn=jnp.zeros((slots,), jnp.int32),
+        vocoder=vocode.init(config.speech, slots),
+    )
+
+
+def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChunk:
+    """Host side: the micro-turn inputs of all slots as arrays; None for a slot that takes no part."""
+    lay = layout(config)
+    b, n = len(microturns), max_chunk(config)
+    stream, token, slot = (np.zeros((b, n), np.int32) for _ in range(3))
+    count = np.zeros((b,), np.int32)
+    dmel = np.zeros((b, lay.audio_positions, lay.audio_frames, lay.audio_mels), np.uint8)
+    video = np.zeros((b, lay.video_positions, 2, lay.patch, lay.patch, 3), np.uint8)
+    for i, mt in enumerate(microturns):
+        if mt is None:
+            continue
+        positions = input_streams(lay, mt)
+        count[i] = len(positions)
+        seen = {Stream.AUDIO_IN: 0, Stream.VIDEO_IN: 0, Stream.TEXT_IN: 0}
+        for j, (s, t) in enumerate(positions):
+            stream[i, j], token[i, j], slot[i, j] = s, t, seen[s]
+            seen[s] += 1
+        if mt.audio is not None:
+            dmel[i] = mt.audio.reshape(dmel.shape[1:])
+        if mt.video is not None:
+            video[i] = mt.video
+    return InputChunk(stream, token, slot, count, dmel, video)
+
+
+def microturn_step(
+    config: Config, params: dict[str, Array], state: StreamState, chunk: InputChunk,
+    exec_mask: Bool[Array, " B"], reset_mask: Bool[Array, " B"], key: Array,
+) -> tuple[StreamState, Output]:  # fmt: skip
+    """Sessions of `exec_mask` live through a micro-turn; those of `reset_mask` start afresh before it."""
+    model = tree.build(config, params)
+    lay = layout(config)
+    state = _reset(state, reset_mask)
+    m = state.microturn
+    b = m.shape[0]
+    keys = jax.random.split(key, lay.max_text_out + lay.speech_positions)
+
+    # Read: the whole slice in one pass.
+    count = jnp.where(exec_mask, chunk.count, 0)
+    microturn = jnp.broadcast_to(m[:, None], chunk.stream.shape)
+    x = model.embed(
+        chunk.stream, chunk.token, chunk.slot, microturn, model.dmel(chunk.dmel), model.video(chunk.video)
+    )
+    hidden, cache = model.append(x, microturn, count, state.cache)
+    h = jnp.take_along_axis(hidden, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
+
+    # Write: a token a pass, each appended as it is written, until every session has written its END.
+    def one(stream: Stream, token, count, cache, speech=None):
+        kind = jnp.full((b, 1), stream, jnp.int32)
+        x = model.embed(kind, token[:, None], jnp.zeros((b, 1), jnp.int32), m[:, None], speech=speech)
+        hidden, cache = model.append(x, m[:, None], count, cache)
+        return hidden[:, 0], cache
+
+    def write(carry):
+        n, cache, h, tokens, num_tokens, done = carry
+        token = sample_tokens(model.unembed(h), config.decode.temperature, keys[n])
+        new, cache = one(Stream.TEXT_OUT, token, jnp.where(done, 0, 1), cache)
+        h = jnp.where(done[:, None], h, new)
+        tokens = tokens.at[:, n].set(jnp.where(done, 0, token))
+        num_tokens = num_tokens + ~done
+        done = done | (token == EOM_ID) | (token == SPEAK_ID)
+        return n + 1, cache, h, tokens, num_tokens, done
+
+    _, cache, h, tokens, num_tokens, _ = jax.lax.while_loop(
+        lambda c: (c[0] < lay.max_text_out) & ~jnp.all(c[5]),
+        write,
+        (0, cache, h, jnp.zeros((b, lay.max_text_out), jnp.int32), jnp.zeros((b,), jnp.int32), ~exec_mask),
+    )
+
+    # Speak: the flow head draws a patch from the hidden state; it is fed back as a position.
+    spoke = exec_mask & jnp.any(tokens == SPEAK_ID, axis=1)
+    size = lay.speech_frames * lay.speech_mels
+
+    def speak(h, cache):
+        patches = []
+        for p in range(lay.speech_positions):
+            patch = model.flow.sample(h, jax.random.normal(keys[lay.max_text_out + p], (b, size)))
+            patches.append(patch)
+            fed_back = model.speech(patch.reshape(b, 1, lay.speech_frames, lay.speech_mels))
+            h, cache = one(Stream.AUDIO_OUT, jnp.zeros((b,), jnp.int32), spoke.astype(jnp.int32), cache, fed_back)
+        return jnp.concatenate(patches, axis=1), cache
+
+    def keep_quiet(h, cache):
+        return jnp.zeros((b, size * lay.speech_positions)), cache
+
+    mel, cache = jax.lax.cond(jnp.any(spoke), speak, keep_quiet, h, cache)
+    mel = jnp.where(spoke[:, None], mel, silent_mel(config.speech)).reshape(b, -1, lay.speech_mels)
+    vocoder, wave = vocode.step(config.speech, state.vocoder, mel)
+    vocoder = jax.tree.map(
+        lambda new, old: jnp.where(exec_mask.reshape((b,) + (1,) * (new.ndim - 1)), new, old), vocoder, state.vocoder
+    )
+    state = StreamState(cache, m + exec_mask, vocoder)
+    return state, Output(tokens, num_tokens, spoke, wave)
+
+
+def _reset(state: StreamState, reset_mask: Bool[Array, " B"]) -> StreamState:
+    def clear(x):
+        return jnp.where(reset_mask.reshape(reset_mask.shape + (1,) * (x.ndim - 1)), 0, x)
+
+    return StreamState(reset(state.cache, reset_mask), clear(state.microturn), jax.tree.map(clear, state.vocoder))
+
+

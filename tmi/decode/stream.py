@@ -1,0 +1,190 @@
+"""The streaming decoder: many sessions, one compiled call a micro-turn; and the command that runs files through it.
+
+    python -m tmi.decode.stream --workdir=W --wav=F [--video=F] [--text=F] --out=DIR
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tmi.config import Config
+from tmi.data.records import SessionRecord
+from tmi.decode.step import StreamState, init_state, input_chunk, microturn_step
+from tmi.evals.trace import Trace, TraceTurn
+from tmi.media import video
+from tmi.media.audio import DMel, from_int16
+from tmi.media.text import Tokenizer
+from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, layout
+
+
+@dataclasses.dataclass
+class MicroturnOutput:
+    """What one session wrote in one micro-turn; `wave` float32 [samples] plays over the layout's output interval."""
+
+    text: str
+    spoke: bool
+    wave: np.ndarray
+
+
+class SessionReader:
+    """Cuts one session's input into micro-turns: dMel, frame pairs and typed text, each streaming."""
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, dmel: DMel):
+        self._config, self._tokenizer, self._dmel = config, tokenizer, dmel
+        self._lay = layout(config)
+        self._pairs = video.FramePairs(config.video)
+        self._audio_state, self._pair_state = dmel.init(), self._pairs.init()
+        self._waiting: list[int] = []  # tokens of typed text beyond a micro-turn's room
+        self._m = 0
+
+    def read(self, samples: np.ndarray, frames: Iterable = (), text: str = "") -> Microturn:
+        """The next micro-turn. samples float32, at most one micro-turn's (missing ones are silence); frames (pts_s, image)."""
+        lay = self._lay
+        if len(samples) > lay.samples:
+            raise ValueError(f"{len(samples)} samples in a chunk; a micro-turn has {lay.samples}")
+        samples = np.pad(samples, (0, lay.samples - len(samples)))
+        self._audio_state, bins = self._dmel.step(self._audio_state, samples)
+        self._pair_state, pair = self._pairs.step(self._pair_state, frames, *lay.input_interval(self._m))
+        if text:
+            self._waiting += self._tokenizer.encode(text)
+        tokens, self._waiting = self._waiting[: lay.max_text_in], self._waiting[lay.max_text_in :]
+        self._m += 1
+        patches = None if pair is None else video.patches(pair, self._config.video)
+        return Microturn(audio=bins, video=patches, text_in=tokens)
+
+
+class Decoder:
+    """A model with `slots` rows for live sessions."""
+
+    def __init__(self, config: Config, params: dict, slots: int = 1, seed: int | None = None):
+        self.config, self.slots = config, slots
+        self.layout = layout(config)
+        self.tokenizer = Tokenizer.load(config.text.tokenizer)
+        self._dmel = DMel(config.audio)
+        self._params = jax.device_put({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
+        self._key = jax.random.key(config.decode.seed if seed is None else seed)
+        self._state: StreamState = init_state(config, slots)
+        self._calls = 0
+        self._step = jax.jit(functools.partial(self._keyed_step, config), donate_argnums=1)
+        self._warm_up()
+
+    @staticmethod
+    def _keyed_step(config, params, state, chunk, exec_mask, reset_mask, key, n):
+        return microturn_step(config, params, state, chunk, exec_mask, reset_mask, jax.random.fold_in(key, n))
+
+    @classmethod
+    def load(cls, workdir: str | pathlib.Path, slots: int = 1, **overrides) -> Decoder:
+        """From a training workdir or a shipped checkpoint."""
+        from tmi.train.checkpoint import restore_params
+
+        config, params = restore_params(workdir)
+        if overrides:
+            config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, **overrides))
+        return cls(config, params, slots)
+
+    def reader(self) -> SessionReader:
+        return SessionReader(self.config, self.tokenizer, self._dmel)
+
+    def _warm_up(self) -> None:
+        """Compiles the one call, on nobody's behalf."""
+        self.step([None] * self.slots)
+        self._calls = 0
+
+    def num_compiles(self) -> int:
+        return self._step._cache_size()
+
+    def step(self, inputs: Sequence[Microturn | None], fresh: Sequence[bool] | None = None) -> list[MicroturnOutput | None]:
+        """One micro-turn of every slot whose input is not None; `fresh` slots start a new session. One dispatch."""
+        if len(inputs) != self.slots:
+            raise ValueError(f"{len(inputs)} inputs for {self.slots} slots")
+        exec_mask = np.array([x is not None for x in inputs])
+        reset_mask = np.zeros(self.slots, bool) if fresh is None else np.array(fresh, bool)
+        chunk = input_chunk(self.config, list(inputs))
+        self._state, out = self._step(
+            self._params, self._state, chunk, exec_mask, reset_mask, self._key, np.int32(self._calls)
+        )
+        self._calls += 1
+        tokens, num_tokens, spoke, wave = jax.device_get(out)
+        result: list[MicroturnOutput | None] = []
+        for i in range(self.slots):
+            if not exec_mask[i]:
+                result.append(None)
+                continue
+            ids = [int(t) for t in tokens[i, : num_tokens[i]] if t not in (EOM_ID, SPEAK_ID)]
+            result.append(MicroturnOutput(self.tokenizer.decode(ids), bool(spoke[i]), wave[i]))
+        return result
+
+    def run(
+        self, sessions: Iterable[SessionRecord], progress: Callable[[Trace], None] | None = None, system: str = "model"
+    ) -> list[Trace]:
+        """Streams sessions chunk by chunk, as many at a time as there are slots; traces in the sessions' order."""
+        queue = list(enumerate(sessions))[::-1]
+        running: list[_Running | None] = [None] * self.slots
+        done: dict[int, Trace] = {}
+        while queue or any(running):
+            fresh = [False] * self.slots
+            for i in range(self.slots):
+                if running[i] is None and queue:
+                    running[i] = _Running(*queue.pop(), self)
+                    fresh[i] = True
+            inputs = [None if r is None else r.read() for r in running]
+            start = time.perf_counter()
+            outputs = self.step(inputs, fresh)
+            wall_ms = (time.perf_counter() - start) * 1e3
+            for i, (r, mt, out) in enumerate(zip(running, inputs, outputs, strict=True)):
+                if r is None or mt is None or out is None:
+                    continue
+                r.write(mt, out, wall_ms)
+                if r.finished:
+                    done[r.order] = r.trace(system)
+                    running[i] = None
+                    if progress:
+                        progress(done[r.order])
+        return [done[i] for i in sorted(done)]
+
+
+class _Running:
+    """A session of a record in a slot."""
+
+    def __init__(self, order: int, record: SessionRecord, decoder: Decoder):
+        self.order, self.record = order, record
+        self.lay, self.tokenizer = decoder.layout, decoder.tokenizer
+        self.reader = decoder.reader()
+        self.audio = from_int16(record.user_audio)
+        self.total = self.lay.num_microturns(record.duration_s)
+        self.turns: list[TraceTurn] = []
+        self.waves: list[np.ndarray] = []
+
+    @property
+    def finished(self) -> bool:
+        return len(self.turns) >= self.total
+
+    def read(self) -> Microturn:
+        m, lay = len(self.turns), self.lay
+        start, end = lay.input_interval(m)
+
+        def now(time_s: float) -> bool:
+            return lay.microturn_reading(time_s) == m
+
+        frames = [(t, image) for t, image in self.record.frames if now(t)]
+        text = "".join(text for t, text in self.record.text_in if now(t))
+        return self.reader.read(self.audio[m * lay.samples : (m + 1) * lay.samples], frames, text)
+
+    def write(self, mt: Microturn, out: MicroturnOutput, wall_ms: float) -> None:
+        text_in = self.tokenizer.decode(list(mt.text_in)) if mt.text_in else ""
+        self.turns.append(TraceTurn(len(self.turns), text_in, mt.video is not None, out.text, out.spoke, wall_ms))
+        self.waves.append(out.wave)
+
+    def trace(self, system: str) -> Trace:
+        # Nothing can be heard before the first output interval.
+        silence = np.zeros(self.lay.samples, np.float32)
+        wave = np.concatenate([silence, *self.waves])
+        return Trace(self.record.id, system, self.lay.seconds, self.turns, self.audio, wave, {"skills": self.record.skills})

@@ -1,0 +1,59 @@
+"""python -m tmi.evals --workdir=W [--suite=NAMES] [--corpus=DIR] --out=DIR"""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import app, flags
+
+from tmi.evals.baselines import BASELINES
+from tmi.evals.runner import MODEL, Options, Result, evaluate
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Holds the checkpoint; not needed for baselines.")
+_SUITE = flags.DEFINE_string("suite", None, "Comma list of suites; all by default.")
+_CORPUS = flags.DEFINE_string("corpus", "corpus/eval", "The corpus to evaluate on.")
+_DEV = flags.DEFINE_string("dev_corpus", None, "What the timer learns from; --corpus by default.")
+_OUT = flags.DEFINE_string("out", None, "Where scores.json, report.html and traces go.")
+_N = flags.DEFINE_integer("n", 0, "Trials a suite; 0: all.", lower_bound=0)
+_SYSTEMS = flags.DEFINE_list("systems", [MODEL, *BASELINES], "The model and baselines to run.")
+_ABLATE = flags.DEFINE_list("ablate", [], "blank_video, shuffle_audio: the model without a sense.")
+_ABLATE_N = flags.DEFINE_integer("ablate_n", 0, "Trials a suite of an ablation; 0: as --n.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the bootstrap and of choices.")
+_SLOTS = flags.DEFINE_integer("slots", 8, "Sessions decoded at a time.", lower_bound=1)
+_BESIDE = flags.DEFINE_list("beside", [], "NAME=scores.json: other figures shown in the report.")
+_EXPORT = flags.DEFINE_bool("export_fdb", False, "Also write Full-Duplex-Bench folders to OUT/fdb.")
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    options = Options(
+        out=pathlib.Path(_OUT.value),
+        corpus=pathlib.Path(_CORPUS.value),
+        workdir=pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None,
+        dev_corpus=pathlib.Path(_DEV.value) if _DEV.value else None,
+        suites=_SUITE.value,
+        n=_N.value,
+        systems=tuple(_SYSTEMS.value),
+        ablate=tuple(_ABLATE.value),
+        ablate_n=_ABLATE_N.value,
+        seed=_SEED.value,
+        slots=_SLOTS.value,
+        export_fdb=_EXPORT.value,
+    )
+    beside = dict(pair.split("=", 1) for pair in _BESIDE.value)
+    result = evaluate(options)
+    _report(options, result, beside)
+
+
+def _report(options: Options, result: Result, beside: dict[str, str]) -> None:
+    from tmi.evals import report
+
+    print(report.table(result.rows))
+    path = report.write(options.out, result, beside)
+    print(f"scores: {options.out / 'scores.json'}\nreport: {path}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("out")
+    app.run(main)

@@ -1,0 +1,371 @@
+"""Streams every session through the real decoder, scores the traces, writes scores.json, traces and
+the report.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+
+from absl import logging
+from tqdm import tqdm
+
+from tmi.config import Config, from_json
+from tmi.data.records import Corpus, CorpusError, SessionRecord, open_corpus, read_sessions
+from tmi.evals import spoken
+from tmi.evals import trace as traces
+from tmi.evals.ablations import ABLATIONS
+from tmi.evals.baselines import BASELINES, Prior, learn, user_speech
+from tmi.evals.scoring import Benchmark, Row, Trial, rows
+from tmi.evals.suites import select
+from tmi.evals.trace import Trace
+
+MODEL = "model"
+GROUP = 32  # sessions that are in memory at a time
+PRIOR_SESSIONS = 100  # of dev, from which the timer learns
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to evaluate, on what, and where to write. See the flags of tmi/evals/__main__.py."""
+
+    out: pathlib.Path
+    corpus: pathlib.Path
+    workdir: pathlib.Path | None = None
+    dev_corpus: pathlib.Path | None = None
+    suites: str | None = None
+    n: int = 0  # trials a suite, 0: all
+    systems: tuple[str, ...] = (MODEL, *BASELINES)
+    ablate: tuple[str, ...] = ()
+    ablate_n: int = 0  # 0: as n
+    seed: int = 0
+    slots: int = 8
+    workers: int = 0  # 0: one a core
+    examples: int = 8  # sessions drawn in the report
+    save_traces: bool = True
+
+
+@dataclasses.dataclass
+class Result:
+    """scores: the contents of scores.json. examples: sessions with their traces, for the report."""
+
+    scores: dict
+    rows: list[Row]
+    examples: list[tuple[SessionRecord, Trace]]
+    seconds: dict[str, float]  # wall time by phase
+
+
+class _Scores:
+    """Trials by system and suite."""
+
+    def __init__(self, benchmarks: Sequence[Benchmark]):
+        self.benchmarks = benchmarks
+        self.trials: dict[str, dict[str, list[Trial]]] = {}
+
+    def add(self, system: str, found: dict[str, list[Trial]]) -> None:
+        for suite, some in found.items():
+            self.trials.setdefault(system, {}).setdefault(suite, []).extend(some)
+
+    def rows(self, seed: int) -> list[Row]:
+        return [
+            r
+            for b in self.benchmarks
+            for system, by_suite in self.trials.items()
+            if by_suite.get(b.suite)
+            for r in rows(b, system, by_suite[b.suite], seed)
+        ]
+
+
+def evaluate(options: Options) -> Result:
+    """Raises ValueError on an unknown suite, system or ablation, CorpusError on a corpus that
+    cannot be used.
+    """
+    benchmarks = select(options.suites)
+    with_spoken = not options.suites or "spoken" in options.suites.lower()
+    _check(options)
+    corpus = open_corpus(options.corpus)
+    ids = choose(read_sessions(corpus), benchmarks, options.n)
+    if not ids:
+        raise CorpusError(f"{options.corpus}: no session has a trial of {options.suites}")
+    scores, seconds = _Scores(benchmarks), {}
+    out_rows: list[Row] = []
+    examples: list[tuple[SessionRecord, Trace]] = []
+    shown = set(_examples(read_sessions(corpus, ids), options.examples))
+    baselines = [s for s in options.systems if s in BASELINES]
+    decoder = _decoder(options) if MODEL in options.systems else None
+    config = _config(options)
+    with _pool(options) as pool:
+        begun = time.monotonic()
+        if baselines:
+            prior = learn(itertools.islice(_dev_sessions(options, corpus), PRIOR_SESSIONS))
+            run_baselines(
+                read_sessions(corpus, ids), len(ids), benchmarks, prior, baselines, scores, pool
+            )
+            seconds["baselines"] = time.monotonic() - begun
+        grammar = _grammar(corpus) if with_spoken else None
+        said: list[spoken.Spoken] = []
+
+        def keep(record: SessionRecord, trace: Trace) -> None:
+            if options.save_traces:
+                traces.save(trace, options.out / "traces")
+            if record.id in shown:
+                examples.append((record, trace))
+            if grammar:
+                said.extend(spoken.utterances_of(trace, record.truth, grammar))
+
+        if decoder:
+            begun = time.monotonic()
+            run_model(
+                decoder,
+                _groups(read_sessions(corpus, ids)),
+                len(ids),
+                benchmarks,
+                MODEL,
+                scores,
+                keep,
+            )
+            seconds["model"] = time.monotonic() - begun
+        else:
+            for record in read_sessions(corpus, list(shown)):
+                examples.append((record, BASELINES["oracle"](record, Prior({}, {}, {}))))
+        if grammar:
+            begun = time.monotonic()
+            model_said = said if decoder else None
+            out_rows = spoken_rows(
+                model_said, read_sessions(corpus, ids), grammar, config, options.seed, pool
+            )
+            seconds["spoken"] = time.monotonic() - begun
+    for name in options.ablate:
+        begun = time.monotonic()
+        label, change = ABLATIONS[name]
+        some = choose(read_sessions(corpus), benchmarks, options.ablate_n or options.n)
+        changed = (change(group) for group in _groups(read_sessions(corpus, some)))
+        run_model(decoder, changed, len(some), benchmarks, f"{MODEL}[{label}]", scores)
+        seconds[name] = time.monotonic() - begun
+    out_rows = scores.rows(options.seed) + out_rows
+    result = Result(
+        {
+            "corpus_hash": corpus.hash,
+            "checkpoint": checkpoint_id(options.workdir) if decoder else None,
+            "seed": options.seed,
+            "rows": [dataclasses.asdict(r) | {"ci95": list(r.ci95)} for r in out_rows],
+        },
+        out_rows,
+        examples,
+        seconds,
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "scores.json").write_text(json.dumps(result.scores, indent=1))
+    return result
+
+
+# Phases.
+
+
+def run_model(
+    decoder,
+    groups: Iterable[Sequence[SessionRecord]],
+    count: int,
+    benchmarks: Sequence[Benchmark],
+    system: str,
+    scores: _Scores,
+    keep: Callable[[SessionRecord, Trace], None] | None = None,
+) -> None:
+    """Streams groups of sessions through the decoder's slots; each trace is scored and forgotten."""
+    with tqdm(total=count, desc=system, unit="session") as bar:
+        for group in groups:
+            by_id = {record.id: record for record in group}
+            for trace in decoder.run(list(group)):
+                record = by_id[trace.id]
+                trace = dataclasses.replace(trace, system=system)
+                trace.meta["user_speech"] = user_speech(record)
+                scores.add(system, score_trace(trace, record.truth, benchmarks))
+                if keep:
+                    keep(record, trace)
+                bar.update()
+
+
+def run_baselines(
+    records: Iterable[SessionRecord],
+    count: int,
+    benchmarks: Sequence[Benchmark],
+    prior: Prior,
+    names: Sequence[str],
+    scores: _Scores,
+    pool: Executor,
+) -> None:
+    suites = [b.suite for b in benchmarks]
+    tasks = ((r, prior, tuple(names), suites) for r in records)
+    with tqdm(total=count, desc="baselines", unit="session") as bar:
+        for some in _batches(tasks, 16):
+            for found in pool.map(_score_baselines, some):
+                for system, by_suite in found.items():
+                    scores.add(system, by_suite)
+                bar.update()
+
+
+def _score_baselines(task) -> dict[str, dict[str, list[Trial]]]:
+    record, prior, names, suites = task
+    benchmarks = select(",".join(suites))
+    return {n: score_trace(BASELINES[n](record, prior), record.truth, benchmarks) for n in names}
+
+
+def score_trace(
+    trace: Trace, truth: dict, benchmarks: Sequence[Benchmark]
+) -> dict[str, list[Trial]]:
+    """The trials of one session by suite. Raises ValueError naming a field that the truth lacks."""
+    out = {}
+    for b in benchmarks:
+        try:
+            out[b.suite] = b.score(trace, truth)
+        except KeyError as e:
+            raise ValueError(
+                f"session {trace.id}: {b.suite} finds no {e} in a trial's truth"
+            ) from e
+    return out
+
+
+def spoken_rows(
+    model_said: Sequence[spoken.Spoken] | None,
+    records: Iterable[SessionRecord],
+    grammar: Sequence[spoken.Words],
+    config: Config,
+    seed: int,
+    pool: Executor,
+) -> list[Row]:
+    """Word accuracy of the model's output, of the voice's recordings, of their mel, and of chance."""
+    recordings = spoken.choose([s for r in records for s in spoken.recordings_of(r)], seed)
+    out: list[Row] = []
+    if model_said is not None:
+        some = spoken.choose(model_said, seed)
+        heard = spoken.recognise(some, grammar, pool)
+        out += spoken.rows(MODEL, spoken.trials(some, heard), seed)
+    heard = spoken.recognise(recordings, grammar, pool)
+    out += spoken.rows("recordings", spoken.trials(recordings, heard), seed)
+    out += spoken.rows("chance", spoken.chance(recordings, heard, seed), seed)
+    mel = [spoken.through_mel(s, config.speech) for s in recordings]
+    out += spoken.rows("mel", spoken.trials(mel, spoken.recognise(mel, grammar, pool)), seed)
+    return out
+
+
+# Parts.
+
+
+def choose(records: Iterable[SessionRecord], benchmarks: Sequence[Benchmark], n: int) -> list[str]:
+    """Ids of sessions in order until every suite has `n` trials (0: all), those that add nothing
+    left out.
+
+    Turns with pauses and refusals of either kind are counted apart, since rows of their own rest on
+    them.
+    """
+    wanted = {s for b in benchmarks for s in b.trial_suites}
+    anything = any(not b.trial_suites for b in benchmarks)
+    counts: dict[tuple, int] = {}
+    ids = []
+    for record in records:
+        kinds = [_kind(t) for t in record.truth["trials"] if t["suite"] in wanted]
+        new = any(counts.get(k, 0) < n for k in kinds) or (anything and not wanted and len(ids) < n)
+        if not n and (kinds or anything) or new:
+            ids.append(record.id)
+            for k in kinds:
+                counts[k] = counts.get(k, 0) + 1
+    return ids
+
+
+def _kind(trial: dict) -> tuple:
+    extra = trial["category"] if trial["suite"] == "Overlap" else ""
+    return trial["suite"], bool(trial.get("pauses")), trial.get("harmful"), extra
+
+
+def _examples(records: Iterable[SessionRecord], count: int) -> list[str]:
+    """Ids that show as many suites as possible."""
+    left = [(r.id, {t["suite"] for t in r.truth["trials"]}) for r in records]
+    seen: dict[str, int] = {}
+    ids: list[str] = []
+    while left and len(ids) < count:
+        id, suites = max(left, key=lambda x: sum(1 / (1 + 9 * seen.get(s, 0)) for s in x[1]))
+        left = [x for x in left if x[0] != id]
+        ids.append(id)
+        for s in suites:
+            seen[s] = seen.get(s, 0) + 1
+    return ids
+
+
+def checkpoint_id(workdir: pathlib.Path | None) -> str | None:
+    """Identifies a workdir's contents: a hash of its files but logs."""
+    if workdir is None:
+        return None
+    digest = hashlib.sha256()
+    for path in sorted(p for p in workdir.rglob("*") if p.is_file()):
+        if not path.name.startswith("events.") and path.name not in ("scores.json", "report.html"):
+            digest.update(str(path.relative_to(workdir)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _check(options: Options) -> None:
+    known = (MODEL, *BASELINES)
+    for system in options.systems:
+        if system not in known:
+            raise ValueError(f"no system {system!r}; accepted: {', '.join(known)}")
+    for name in options.ablate:
+        if name not in ABLATIONS:
+            raise ValueError(f"no ablation {name!r}; accepted: {', '.join(ABLATIONS)}")
+    needs_model = MODEL in options.systems or options.ablate
+    if needs_model and options.workdir is None:
+        raise ValueError("the system 'model' needs a workdir with a checkpoint: --workdir=DIR")
+    if options.ablate and MODEL not in options.systems:
+        raise ValueError("an ablation needs the system 'model'")
+
+
+def _decoder(options: Options):
+    from tmi.decode.stream import Decoder
+
+    return Decoder.load(options.workdir, slots=options.slots)
+
+
+def _config(options: Options) -> Config:
+    saved = options.workdir and options.workdir / "config.json"
+    return from_json(saved.read_text()) if saved and saved.is_file() else Config()
+
+
+def _grammar(corpus: Corpus) -> list[spoken.Words] | None:
+    try:
+        return spoken.sentences(corpus.manifest.get("model_phrases", ()))
+    except spoken.GrammarError as e:
+        logging.warning("no %s rows: %s", spoken.SUITE, e)
+        return None
+
+
+def _dev_sessions(options: Options, corpus: Corpus) -> Iterator[SessionRecord]:
+    if options.dev_corpus is None:
+        logging.info(
+            "no dev corpus: the timer learns from %s itself, to its advantage", corpus.path
+        )
+        return read_sessions(corpus)
+    return read_sessions(open_corpus(options.dev_corpus))
+
+
+def _pool(options: Options) -> ProcessPoolExecutor:
+    # Spawned, since a forked JAX hangs. The scorers are single-threaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(options.workers or os.cpu_count() or 1, mp_context=context)
+
+
+def _groups(records: Iterable[SessionRecord]) -> Iterator[list[SessionRecord]]:
+    return _batches(records, GROUP)
+
+
+def _batches(items: Iterable, size: int) -> Iterator[list]:
+    items = iter(items)
+    while some := list(itertools.islice(items, size)):
+        yield some
