@@ -40,7 +40,7 @@ def loudness(wave: np.ndarray, frame: int = 80) -> np.ndarray:
     return np.sqrt(squares.mean(axis=1))
 
 
-def sounding_span(wave: np.ndarray, floor_db: float = -38.0) -> tuple[int, int]:
+def sounding_span(wave: np.ndarray, floor_db: float = -36.0) -> tuple[int, int]:
     """(first, end) samples of the sound in a wave, to 5 ms; (0, 0) if it is silent.
 
     A frame sounds when it is louder than `floor_db` below the loud frames and well above the wave's

@@ -125,10 +125,10 @@ SIDE_TALK = Carriers(
         kids | the bread is here
         """),
     eval=lines("""
-        honey | did you put the keys on the table
+        honey did you put the keys | on the table
         darling can you open the window | it is getting dark in here
         mum my friend is at the door | come and look
-        kids the rice is running | i mean the water
+        kids the rice is running | i think the water
         """),
 )
 

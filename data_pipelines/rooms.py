@@ -229,11 +229,11 @@ def _tones(rng: np.random.Generator, length: int) -> np.ndarray:
 
 
 def _babble(rng: np.random.Generator, split: str, length: int) -> np.ndarray:
-    """Three to seven of the split's voices at once, through a room."""
+    """Three to five of the split's voices at once, through a room."""
     from data_pipelines.speech import render_user
 
     wave = np.zeros(length, np.float32)
-    for _ in range(int(rng.integers(3, 8))):
+    for _ in range(int(rng.integers(3, 6))):
         voice = sample_voice(rng, split)
         position = -int(rng.integers(SAMPLE_RATE))
         while position < length:

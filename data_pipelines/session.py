@@ -65,10 +65,13 @@ class Session:
     `cursor` is the time from which on a scene may begin; a scene moves it to where the next one may.
     """
 
-    def __init__(self, rng: np.random.Generator, split: str, lay: Layout, speech, voices, limit_s: float):
+    def __init__(
+        self, rng: np.random.Generator, split: str, lay: Layout, speech, voices, limit_s: float,
+        least_s: float = 0.0,
+    ):  # fmt: skip
         self.rng, self.split, self.lay, self.speech = rng, split, lay, speech
         self.voice, self.other_voice = voices
-        self.limit_s = limit_s
+        self.limit_s, self.least_s = limit_s, least_s
         self.cursor = float(rng.uniform(0.3, 1.2))
         self.skills: list[str] = []
         self.combinations: list[str] = []
@@ -309,7 +312,8 @@ class Session:
         tail = self.uniform(0.6, 2.0)
         last = max([self.cursor, *(s.end for s in self.spoken), *(e for _, e in self.busy)])
         last = max([last, *(pts for pts, _ in self.frames[-1:])])
-        turns = min(math.ceil((last + tail) / seconds), math.floor(self.limit_s / seconds + EPSILON))
+        turns = math.ceil(max(last + tail, self.least_s) / seconds - EPSILON)
+        turns = min(turns, math.floor(self.limit_s / seconds + EPSILON))
         duration = turns * seconds
         num = round(duration * SAMPLE_RATE)
         dry = np.zeros(num, np.float32)

@@ -30,7 +30,8 @@ from data_pipelines.voice_bank import VoiceBank
 from data_pipelines.voices import UserVoice, sample_bank_voice, sample_voice
 
 MODEL_LEVEL_DB = -23.0
-LENGTH_SCALE = 0.9
+LENGTH_SCALE = 0.9  # the fastest at which no test word suffered
+_USER_MEMORY = 64  # a session's worth: the next one draws another voice
 # Voices a recording is aligned with; the better fit of the two gives the word times.
 _REFERENCES = (UserVoice(variant="m3", level_db=-23.0), UserVoice(variant="f2", level_db=-23.0))
 
@@ -57,6 +58,24 @@ class Utterance:
         return len(self.wave) / SAMPLE_RATE
 
 
+class _Recent:
+    """The utterances used last, by key."""
+
+    def __init__(self, limit: int):
+        self._limit = limit
+        self._items: OrderedDict[Hashable, Utterance] = OrderedDict()
+
+    def get(self, key: Hashable, render: Callable[[], Utterance]) -> Utterance:
+        if key not in self._items:
+            utterance = render()
+            utterance.wave.flags.writeable = False  # shared by all who ask for it
+            self._items[key] = utterance
+            if len(self._items) > self._limit:
+                self._items.popitem(last=False)
+        self._items.move_to_end(key)
+        return self._items[key]
+
+
 class Speech:
     """Renders utterances; the same arguments give the same bits, whatever was rendered before.
 
@@ -69,7 +88,7 @@ class Speech:
         cache_dir: str | Path | None = None,
         length_scale: float = LENGTH_SCALE,
         bank: VoiceBank | None = None,
-        memory_items: int = 2048,
+        memory_items: int = 1024,
     ):
         """Opens nothing yet: engines load when they are first used.
 
@@ -77,15 +96,15 @@ class Speech:
           cache_dir: for the model's utterances; $TMI_CACHE, else ~/.cache/tmi/speech, by default.
           length_scale: of the model's durations; below 1 is faster.
           bank: replaces the synthesiser of the users' voices.
-          memory_items: utterances kept in memory.
+          memory_items: how many of the model's utterances stay in memory.
         """
         default = os.environ.get("TMI_CACHE") or Path.home() / ".cache" / "tmi" / "speech"
         tag = f"joe-{model_voice.VERSION}-{length_scale:g}"
         self.cache_dir = Path(cache_dir if cache_dir is not None else default) / tag
         self.length_scale = length_scale
         self.bank = bank
-        self._memory_items = memory_items
-        self._memory: OrderedDict[Hashable, Utterance] = OrderedDict()
+        self._model_memory = _Recent(memory_items)
+        self._user_memory = _Recent(_USER_MEMORY)
 
     def sample_voice(self, rng: np.random.Generator, split: str) -> UserVoice:
         """A user voice: one of the bank's if there is a bank, else of the split's pool."""
@@ -106,7 +125,7 @@ class Speech:
                 "knows whether a bank replaces the synthesiser"
             )
         _check(text)
-        return self._remember((text, voice), lambda: self._render_user(text, voice))
+        return self._user_memory.get((text, voice), lambda: self._render_user(text, voice))
 
     def model(self, text: str) -> Utterance:
         """`text` said by the model, at `MODEL_LEVEL_DB`.
@@ -115,25 +134,15 @@ class Speech:
           ValueError: nothing to say.
         """
         _check(text)
-        return self._remember(text, lambda: self._cached_model(text))
-
-    def _remember(self, key: Hashable, render: Callable[[], Utterance]) -> Utterance:
-        if key in self._memory:
-            self._memory.move_to_end(key)
-            return self._memory[key]
-        utterance = render()
-        utterance.wave.flags.writeable = False
-        self._memory[key] = utterance
-        while len(self._memory) > self._memory_items:
-            self._memory.popitem(last=False)
-        return utterance
+        return self._model_memory.get(text, lambda: self._cached_model(text))
 
     def _render_user(self, text: str, voice: UserVoice) -> Utterance:
         if self.bank is None:
             return render_user(text, voice)
         wave = self.bank.load(voice.bank, text)
-        words = align(wave, [_espeak(text, reference) for reference in _REFERENCES])
-        return Utterance(_channel(wave, voice), words, text)
+        starts = [start for _, start, _ in align(wave, _references(text))]
+        wave, words = _trim(_band_limit(wave, voice.band_hz), text, starts)
+        return Utterance(_at_level(wave, voice.level_db), words, text)
 
     def _cached_model(self, text: str) -> Utterance:
         name = hashlib.sha1(text.encode()).hexdigest()
@@ -147,10 +156,11 @@ class Speech:
             return Utterance(wave, words, text)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             pass  # not there, or cut short by a crash: render it
-        wave = _cut(model_voice.synthesise(text, self.length_scale), text)[0]
-        # Piper's own phoneme durations lag what is heard by 58 ms; the alignment is within 17 ms
+        wave = model_voice.synthesise(text, self.length_scale)
+        # Piper's own phoneme durations lag what is heard by 58 ms, the alignment is within 17 ms
         # (medians against pocketsphinx's forced alignment).
-        words = align(wave, [_espeak(text, reference) for reference in _REFERENCES])
+        wave, _ = _cut(wave, text)
+        words = align(wave, _references(text))
         # Through int16, so that the first rendering has the bits of the cached ones.
         samples = np.round(_at_level(wave, MODEL_LEVEL_DB) * 32767).astype(np.int16)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +177,11 @@ def render_user(text: str, voice: UserVoice) -> Utterance:
       ValueError: unknown accent or variant, or nothing that sounds.
     """
     wave, words = _espeak(text, voice)
-    return Utterance(_channel(wave, voice), words, text)
+    return Utterance(_at_level(wave, voice.level_db), words, text)
+
+
+def _references(text: str) -> list[tuple[np.ndarray, tuple[Word, ...]]]:
+    return [_espeak(text, voice) for voice in _REFERENCES]
 
 
 def _check(text: str) -> None:
@@ -189,9 +203,8 @@ def _espeak(text: str, voice: UserVoice) -> tuple[np.ndarray, tuple[Word, ...]]:
     rate = espeak.SAMPLE_RATE * voice.warp
     wave = soxr.resample(wave.astype(np.float32) / 32768, rate, SAMPLE_RATE, quality="MQ")
     starts = _starts(text, [(s / rate, c) for s, c in events], len(wave))
-    wave, first = _cut(wave, text)
-    onsets = [max(start - first / SAMPLE_RATE, 0.0) for start in starts]
-    return wave, words_from_onsets(wave, [word for word, _ in tokens(text)], onsets)
+    # Trimmed after the filter, which may take a last hiss away.
+    return _trim(_band_limit(wave, voice.band_hz), text, starts)
 
 
 def _starts(text: str, events: list[tuple[float, int]], samples: int) -> list[float]:
@@ -211,8 +224,17 @@ def _starts(text: str, events: list[tuple[float, int]], samples: int) -> list[fl
     return np.interp(edges, positions, times).tolist()
 
 
+def _trim(
+    wave: np.ndarray, text: str, starts_s: list[float]
+) -> tuple[np.ndarray, tuple[Word, ...]]:
+    """The wave cut to its sound, and its words, whose starts are given in the uncut wave."""
+    wave, first = _cut(wave, text)
+    starts_s = [max(start - first / SAMPLE_RATE, 0.0) for start in starts_s]
+    return wave, words_from_onsets(wave, [word for word, _ in tokens(text)], starts_s)
+
+
 def _cut(wave: np.ndarray, text: str) -> tuple[np.ndarray, int]:
-    """The wave without silence at its ends (10 ms stay before, 30 ms after), and where it begins."""
+    """The wave less the silence at its ends (10 ms stay before, 30 ms after), and its start."""
     start, end = sounding_span(wave)
     if end <= start:
         raise ValueError(f"{text!r} came out silent: it may hold nothing that can be said")
@@ -229,13 +251,12 @@ def _band_filter(low: float, high: float) -> np.ndarray:
     return scipy.signal.butter(3, high, "lowpass", fs=SAMPLE_RATE, output="sos")
 
 
-def _channel(wave: np.ndarray, voice: UserVoice) -> np.ndarray:
-    """Band limit and level. Sound that the filter rings on after the end is cut."""
-    low, high = voice.band_hz
-    if low > 0 or high < SAMPLE_RATE / 2:
-        sections = _band_filter(round(low, -1), round(high, -2)).astype(np.float32)
-        wave = scipy.signal.sosfilt(sections, wave)
-    return _at_level(wave, voice.level_db)
+def _band_limit(wave: np.ndarray, band_hz: tuple[float, float]) -> np.ndarray:
+    low, high = band_hz
+    if low <= 0 and high >= SAMPLE_RATE / 2:
+        return wave
+    sections = _band_filter(round(low, -1), round(high, -2)).astype(np.float32)
+    return np.asarray(scipy.signal.sosfilt(sections, wave))
 
 
 def _at_level(wave: np.ndarray, level_db: float) -> np.ndarray:

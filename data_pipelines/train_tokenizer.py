@@ -26,27 +26,27 @@ _PHRASES = flags.DEFINE_string("phrases", None, "A file of texts, one a line, or
 _OUT = flags.DEFINE_string("out", str(VOCAB_DIR / "bpe512.json"), "Where the vocabulary goes.")
 _SIZE = flags.DEFINE_integer("vocab_size", VOCAB_SIZE, "Tokens: specials, bytes, merges, words.")
 
-NUM_MERGES = 48  # pieces for the words that are no token of their own; the rest are whole words
+NUM_MERGES = 24  # pieces for the words that are no token of their own; the rest are whole words
 
-# The most important first: as many as have room become tokens of their own.
+# What the model says, then what the user types, then common words while there is room.
 WORDS = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
-sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred
-start stop now you said the it is a yes no okay sorry i can't help with that
-red blue green yellow orange brown pink black white
+sixteen seventeen eighteen nineteen twenty start stop the answer is word opposite a
+red blue green yellow orange brown pink black white purple
 hot cold big small fast slow high low happy sad wet dry hard soft full empty rich poor
-day night early late strong weak up down left right
+day night early late strong weak up down
 apple river music garden window paper cat dog banana snow sun house bird fish rabbit snake
-tea go time done ready beep hey lunch home
+tea now go time done ready beep hey lunch home mhm watch out
 perro casa luna sol agua amigo mano mesa pan flor amor verde blanco rojo rio grande hola pronto
 camisa arroz moon water friend hand table bread flower love hello soon shirt rice
 monday tuesday wednesday thursday friday saturday sunday
 january february march april may june july august september october november december
-what which who where when why how many much colour opposite of comes after before say
-tell me please count every seconds second in at then again word and to for my
-open closed old new purple grey minute your see watch look there was are were do does did have has
-will would not be this door book tree car ball box circle square triangle letter number name play
-run jump walk turn grass sky coal blood mud milk carrot wait longer than last until back give take
+grass sky coal blood mud milk carrot sorry i can not help with that mix eggs and flour use salt soap
+put some in bank paint brush ask what they need for way make fire
+you say tell me which how much of to plus add after an be colour do get give got has if it know
+listen name okay please repeat so think want would
+yes no thirty forty fifty seconds second every count said hundred then when each
+left right who where why many before again until
 """.split()
 
 

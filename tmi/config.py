@@ -287,13 +287,13 @@ def validate(c: Config) -> None:
     _require(len(c.train.mesh) == len(MESH_AXES) and whole, "train.mesh", c.train.mesh, f"five sizes >= 1, for {MESH_AXES}")
     _require(c.data.batch_size % (c.train.mesh[0] * c.train.mesh[1]) == 0, "data.batch_size", c.data.batch_size, "a multiple of the data x fsdp sizes of train.mesh")
     turn = round(positions) + c.video.rows * c.video.cols + t.max_text_in + t.max_text_out + round(patches)
-    _require(c.data.row_length >= turn, "data.row_length", c.data.row_length, f"at least {turn} positions, those of one micro-turn")
+    _require(c.data.row_length >= turn, "data.row_length", c.data.row_length, f"at least {turn}, the positions of one micro-turn (microturn.seconds, video.rows x video.cols, microturn.max_text_in, microturn.max_text_out)")
     for kind, slots, need, least in (
-        ("audio", c.data.audio_slots, round(positions), "at least"),
-        ("video", c.data.video_slots, c.video.rows * c.video.cols, "0 (no video is read) or at least"),
-        ("speech", c.data.speech_slots, round(patches), "0 (no speech is learnt) or at least"),
+        ("audio", c.data.audio_slots, round(positions), "at least audio positions of a micro-turn ="),
+        ("video", c.data.video_slots, c.video.rows * c.video.cols, "0 (no video is read) or at least video.rows x video.cols ="),
+        ("speech", c.data.speech_slots, round(patches), "0 (no speech is learnt) or at least speech positions of a micro-turn ="),
     ):
-        _require(slots >= need or (slots == 0 and kind != "audio"), f"data.{kind}_slots", slots, f"{least} {need}, those of one micro-turn")
+        _require(slots >= need or (slots == 0 and kind != "audio"), f"data.{kind}_slots", slots, f"{least} {need}")
     ok = all(
         isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) and isinstance(x[1], int | float) and 0 <= x[1] < math.inf
         for x in c.data.skill_weights

@@ -28,7 +28,7 @@ OPPOSITES = Carriers(
         can you think of | the opposite word to {opposite}
         """),
     dev=lines("""
-        can you tell me | which word the opposite of {opposite} is
+        would you tell me | which word the opposite of {opposite} is
         what do you say is | the opposite to the word {opposite}
         """),
     eval=lines("""
@@ -101,7 +101,7 @@ ECHOES = Carriers(
         """),
     eval=lines("""
         listen to me and repeat | the word {echo} please
-        now say it after me | i say {echo}
+        now say it after me | what i say is {echo}
         i want you to say the word | it is the word {echo}
         """),
     slots={"echo": ECHO},

@@ -30,7 +30,7 @@ ON_COLOUR = Carriers(
         for every colour that i say | you say {word}
         when i name a colour | say {word} while i speak on
         """),
-    dev=("each time you hear a colour | you say {word}",),
+    dev=("each time you hear a colour | say {word} for it",),
     eval=lines("""
         whenever i name a colour | you say {word} at once
         each time that i say a colour | say {word} while i speak
@@ -45,7 +45,7 @@ ON_ANIMAL = Carriers(
         for every animal that i say | you say {word}
         when i name an animal | say {word} while i speak on
         """),
-    dev=("each time you hear an animal | you say {word}",),
+    dev=("each time you hear an animal | say {word} for it",),
     eval=lines("""
         whenever i name an animal | you say {word} at once
         each time that i say an animal | say {word} while i speak
@@ -77,7 +77,7 @@ COUNT = Carriers(
     dev=("keep count out loud | each time i say {counted}",),
     eval=lines("""
         keep a count out loud | of how often you hear {counted}
-        each time i say {counted} | tell me the count at once
+        every time you hear {counted} | tell me the count at once
         """),
     slots={"counted": COUNT_WORDS},
 )

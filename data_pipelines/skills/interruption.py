@@ -28,7 +28,7 @@ RECITE = {
             """),
         dev=("now count up to twenty please",),
         eval=lines("""
-            can you count from one | up to twenty
+            can you count from one | to twenty please
             please count to twenty now
             """),
     ),
@@ -48,7 +48,7 @@ RECITE = {
             name the even numbers | up to twenty
             """),
         dev=("now count in steps of two please",),
-        eval=("can you count in twos | up to twenty", "please name the even numbers"),
+        eval=("can you count in twos | to the number twenty", "please name the even numbers"),
     ),
     "days": Carriers(
         train=lines("""
@@ -58,7 +58,7 @@ RECITE = {
             which days has a week
             """),
         dev=("please say the days of the week",),
-        eval=("can you name all the days | of a week", "tell me which days the week has"),
+        eval=("can you name all the days | in a week", "tell me which days the week has"),
     ),
     "months": Carriers(
         train=lines("""
@@ -68,7 +68,7 @@ RECITE = {
             which months has a year
             """),
         dev=("please say the months of the year",),
-        eval=("can you name all the months | of a year", "tell me which months the year has"),
+        eval=("can you name all the months | in a year", "tell me which months the year has"),
     ),
     "colours": Carriers(
         train=lines("""
@@ -77,7 +77,7 @@ RECITE = {
             can you list the colours | that you know
             """),
         dev=("please list some colours",),
-        eval=("can you name some colours | that you know", "tell me all the colours"),
+        eval=("can you name some colours | you know of", "tell me all the colours"),
     ),
 }
 
@@ -114,7 +114,7 @@ CUT_ECHO = Carriers(
     train=lines("""
         stop | say the word {echo} after me
         wait | repeat after me now | i say {echo} instead
-        stop now please | you repeat the word {echo}
+        now stop please | you repeat the word {echo}
         wait please | just repeat {echo}
         """),
     dev=("stop now wait | just repeat the word {echo}",),

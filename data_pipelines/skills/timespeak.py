@@ -28,12 +28,12 @@ IN = Carriers(
         """),
     dev=lines("""
         can you wait {seconds} seconds | and tell me {word}
-        i want you to say {word} | in {seconds} seconds from now
+        please can you say {word} | in {seconds} seconds from now
         """),
     eval=lines("""
         please wait for {seconds} seconds | then tell me {word}
-        in exactly {seconds} seconds from now | say {word} to me
-        when {seconds} seconds are over | please tell me {word}
+        in exactly {seconds} seconds from now | you tell me {word}
+        please when {seconds} seconds are over | then please tell me {word}
         """),
     slots={"seconds": SECONDS, **_WORDS},
 )
@@ -52,7 +52,7 @@ EVERY = Carriers(
         """),
     eval=lines("""
         again and again say {word} | once every {seconds} seconds until you hear stop
-        keep telling me {word} | every {seconds} seconds until i tell you stop
+        keep saying {word} to me | every {seconds} seconds until i tell you stop
         i want to hear {word} | every {seconds} seconds until i stop you
         """),
     slots={"seconds": SECONDS[:9], **_WORDS},

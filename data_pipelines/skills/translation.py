@@ -20,7 +20,7 @@ ASK = Carriers(
         """),
     dev=("please give me my words | in spanish as i speak",),
     eval=lines("""
-        while i speak | translate the words that you know into spanish
+        now while i speak | translate the words that you know into spanish
         say what i say | in spanish please as i speak
         """),
 )

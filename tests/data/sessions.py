@@ -50,7 +50,7 @@ def tone(seconds: float, hz: float = 300.0) -> np.ndarray:
 def make_record(seed: int, skill: str = "answer", seconds: float | None = None):
     """A session that speaks twice, types when the skill is 'typed' and sees when it is 'count'."""
     rng = np.random.default_rng(seed)
-    seconds = float(np.round(rng.uniform(3, 8), 3)) if seconds is None else seconds
+    seconds = float(np.round(rng.uniform(2.6, 5), 3)) if seconds is None else seconds
     starts = [1.0, 0.2 * int(rng.integers(8, 12))]
     words = [("yes", starts[0], starts[0] + 0.3), ("no", starts[1], starts[1] + 0.3)]
     frames = []

@@ -66,7 +66,7 @@ def test_the_tokens_of_a_sentence_are_those_of_its_words(words):
 
 
 def test_common_words_are_single_tokens():
-    common = [w for w in train_tokenizer.WORDS if "'" not in w][:180]
+    common = train_tokenizer.WORDS[: train_tokenizer.WORDS.index("would") + 1]
     assert [w for w in common if len(TOKENIZER.encode_word(w)) != 1] == []
     assert TOKENIZER.encode_word(" Seven ") == TOKENIZER.encode(" seven")
 

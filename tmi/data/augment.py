@@ -22,6 +22,8 @@ QUIET_RMS = 0.02  # stands for the speech level of a session without speech
 
 def augment(wave: np.ndarray, rng: np.random.Generator, sample_rate: int = 16_000) -> np.ndarray:
     """A variant of `wave`, float32 [N] in [-1, 1], of the same length and, to 1 ms, timing."""
+    if not len(wave):
+        return wave
     wave = _band_limit(wave, rng, sample_rate)
     if rng.random() < NOISE_SHARE:
         snr_db = rng.uniform(*SNR_DB)
@@ -36,8 +38,6 @@ def coloured_noise(num_samples: int, rng: np.random.Generator, slope: float) -> 
 
     One period as long as the session: shorter noise, repeated, would be a clock to the listener.
     """
-    if num_samples == 0:
-        return np.zeros(0, np.float32)
     n = int(scipy.fft.next_fast_len(num_samples, real=True) or num_samples)
     bins = n // 2 + 1
     spectrum = rng.standard_normal(2 * bins, np.float32).view(np.complex64)

@@ -94,7 +94,12 @@ def _text(
     text_out: dict[int, list[int]] = collections.defaultdict(list)
     for time_s, text in sorted(record.text_in, key=lambda x: x[0]):
         text_in[lay.microturn_reading(time_s)] += tokenizer.encode(text)
-    written = [(lay.microturn_reading(t), t, tokenizer.encode(text)) for t, text in record.text_out]
+    # As before a spoken word, a space parts a typed answer from what was written before.
+    written = [
+        (lay.microturn_reading(t), t, tokenizer.encode(" " + text))
+        for t, text in record.text_out
+        if text.strip()
+    ]
     for word, start, _ in record.model_words:
         m = max(0, lay.microturn_playing(start))
         written.append((m, start, tokenizer.encode_word(word)))

@@ -19,7 +19,7 @@ from tmi.config import Config
 from tmi.data.batch import Row, empty_row, place, session_arrays
 from tmi.microturn import SessionSequence
 
-GROUP_SESSIONS = 64  # at least; more fill better and cost memory
+GROUP_SESSIONS = 32  # at least; more fill better and cost memory
 
 
 def group_size(config: Config) -> int:

@@ -57,18 +57,15 @@ def decode(data: bytes) -> SessionRecord:
     try:
         d = msgpack.unpackb(data, raw=False)
         version = d.pop("version")
-    except Exception as e:
-        raise CorpusError(f"not a session record: {e}") from e
-    if version != RECORD_VERSION:
-        raise CorpusError(f"record of version {version}; this code reads version {RECORD_VERSION}")
-    d["user_audio"] = np.frombuffer(d["user_audio"], "<i2")
-    d["model_audio"] = [(t, np.frombuffer(w, "<i2")) for t, w in d["model_audio"]]
-    for name in ("model_words", "user_words", "text_in", "text_out", "frames"):
-        d[name] = [tuple(x) for x in d[name]]
-    try:
-        return SessionRecord(**d)
-    except TypeError as e:
-        raise CorpusError(f"not a session record: {e}") from e
+        if version == RECORD_VERSION:
+            d["user_audio"] = np.frombuffer(d["user_audio"], "<i2")
+            d["model_audio"] = [(t, np.frombuffer(w, "<i2")) for t, w in d["model_audio"]]
+            for name in ("model_words", "user_words", "text_in", "text_out", "frames"):
+                d[name] = [tuple(x) for x in d[name]]
+            return SessionRecord(**d)
+    except Exception as e:  # whatever bytes of another kind lead to
+        raise CorpusError(f"not a session record: {e!r}") from e
+    raise CorpusError(f"record of version {version}; this code reads version {RECORD_VERSION}")
 
 
 class ShardWriter:

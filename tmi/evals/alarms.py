@@ -45,6 +45,8 @@ ALARMS = Benchmark(
             "alarms per minute", "alarms", per="minutes", scale=1.0,
             asr="none", judge="none", lower_is_better=True,
         ),
-        Metric("share of time", "sound", per="seconds", asr="none", judge="none", lower_is_better=True),
+        Metric(
+            "share of time", "sound", per="seconds", asr="none", judge="none", lower_is_better=True
+        ),
     ),
 )  # fmt: skip

@@ -1,6 +1,4 @@
-"""What was said: words to a common form, whether an answer was given, numbers. The judge called
-`oracle`.
-"""
+"""What was said: words in a common form, answers, numbers. The judge that is called `oracle`."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ if TYPE_CHECKING:
     from tmi.evals.trace import HeardWord
 
 _ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
 ).split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 NUMBERS = {w: i for i, w in enumerate(_ONES)} | {w: 10 * i for i, w in enumerate(_TENS, 2)}
@@ -23,8 +21,8 @@ BACKCHANNELS = frozenset(
 )
 PHRASE_GAP_S = 1.2  # words of one answer start at most this far apart
 REFUSALS = (
-    "sorry", "can't", "cannot", "can not", "won't", "will not", "unable", "not able", "not going to", "not help",
-    "not something i", "refuse", "must decline",
+    "sorry", "can't", "cannot", "can not", "won't", "will not", "unable", "not able",
+    "not going to", "not help", "not something i", "refuse", "must decline",
 )  # fmt: skip
 
 
@@ -78,7 +76,7 @@ def contains(text: str, answer: str) -> bool:
 
 
 def in_order(said: Sequence[str], wanted: Sequence[str]) -> int:
-    """The length of the longest common subsequence: how many wanted words were said in their order."""
+    """How many wanted words were said in their order: the longest common subsequence."""
     best = [0] * (len(wanted) + 1)
     for word in said:
         diagonal = 0

@@ -1,13 +1,14 @@
 """What the scorers say of systems that do not listen, or listen badly. All give traces, so the same
 scorers run.
 
-silent         says nothing
-always-talk    talks without a pause: the commonest answers of `dev`, one after another
-never-yield    the oracle, but it talks on through interruptions and does not answer them
-timer          knows when a task began and what `dev` does on average: mean times, commonest answers, mean rate of counting
-vad-half-duplex silero-vad with 0.5 s of hang-over; says the right words whenever it thinks the user has ended, stops when it
-               hears the user. It gets the right words, never the timing.
-oracle         plays the session's own recording: the ceiling
+silent           says nothing
+always-talk      talks without a pause: the commonest answers of `dev`, one after another
+timer            knows when a task began and what `dev` does on average: mean times, commonest
+                 answers, mean rate of counting
+vad-half-duplex  silero-vad with 0.5 s of hang-over: says the right words whenever it thinks that
+                 the user has ended, stops when it hears the user. Right words, never the timing.
+never-yield      the same harness, but deaf while it talks
+oracle           plays the session's own recording: the ceiling
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tmi.evals.trace import SAMPLE_RATE, Trace, from_script
 
 HANG_OVER_S = 0.5
 HEARD_S = 0.1  # until the harness notices that the user talks
-GAP_S = 0.2  # between the utterances of one answer
+LIST_GAP_S = 0.02  # at least, between the utterances of one answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ _HUM = (0.1 * np.sin(2 * np.pi * 160 * _t) * np.hanning(len(_t)) ** 0.25).astype
 
 
 def user_speech(record: SessionRecord) -> list[Segment]:
-    """When the user speaks to the model, by the record's words; those at most 0.2 s apart joined."""
+    """When the user speaks to the model, by its words; those at most 0.2 s apart joined."""
     return merge([(s, e) for _, s, e in record.user_words], SEGMENT_GAP_S)
 
 
@@ -152,24 +153,6 @@ def always_talk(record: SessionRecord, prior: Prior) -> Trace:
     return _trace("always-talk", record, said)
 
 
-def never_yield(record: SessionRecord, prior: Prior) -> Trace:
-    said = utterances(record)
-    for trial in record.truth["trials"]:
-        if trial["suite"] != "Interruption":
-            continue
-        start, end = trial["interrupt"]
-        before = [u for u in said if u.start_s < start and u.start_s >= trial["region"][0] - 1e-6]
-        if not before:
-            continue
-        last = before[-1]
-        kept = [u for u in said if u is not last and not (start <= u.start_s < trial["region"][1])]
-        on = [last]
-        while on[-1].start_s + on[-1].seconds < end + 0.5:  # the same again, without a gap
-            on.append(dataclasses.replace(last, start_s=on[-1].start_s + on[-1].seconds))
-        said = sorted(kept + on, key=lambda u: u.start_s)
-    return _trace("never-yield", record, said, record.text_out)
-
-
 def timer(record: SessionRecord, prior: Prior) -> Trace:
     said, typed = [], []
     for trial in record.truth["trials"]:
@@ -193,27 +176,35 @@ def timer(record: SessionRecord, prior: Prior) -> Trace:
 
 
 def vad_half_duplex(record: SessionRecord, prior: Prior) -> Trace:
-    user = vad.speech(_user(record))
-    runs: list[
-        tuple[float, float]
-    ] = []  # speech of the user with no silence as long as the hang-over
-    for s, e in user:
-        if runs and s - runs[-1][1] < HANG_OVER_S:
-            runs[-1] = (runs[-1][0], e)
-        else:
-            runs.append((s, e))
+    return _harness("vad-half-duplex", record, stops=True)
+
+
+def never_yield(record: SessionRecord, prior: Prior) -> Trace:
+    return _harness("never-yield", record, stops=False)
+
+
+def _harness(system: str, record: SessionRecord, stops: bool) -> Trace:
+    """Answers HANG_OVER_S after voice activity; `stops`: user speech ends what it is saying.
+
+    Typed requests pass it by, as they make no sound.
+    """
+    runs = merge(vad.speech(_user(record)), HANG_OVER_S - 1e-6)
     own = utterances(record)
     said: list[Utterance] = []
-    for (run_start, run_end), (next_start, _) in zip(runs, [*runs[1:], (math.inf, 0)], strict=True):
+    free = 0.0
+    for i, (run_start, run_end) in enumerate(runs):
         at = _grid(run_end + HANG_OVER_S)
-        stop = next_start + HEARD_S
+        stop = runs[i + 1][0] + HEARD_S if stops and i + 1 < len(runs) else math.inf
+        if at < free:
+            continue  # still talking, so it did not listen
         for u in _due_after(record, own, run_start, run_end):
             if at + 0.05 >= stop:
                 break
             said.append(_cut(dataclasses.replace(u, start_s=at), stop))
-            at = _grid(at + u.seconds + GAP_S)
-    typed = record.text_out  # written requests reach it as they are
-    return _trace("vad-half-duplex", record, _one_at_a_time(said), typed)
+            free = at + u.seconds
+            at = _grid(free + LIST_GAP_S)
+        free = min(free, stop)
+    return _trace(system, record, _one_at_a_time(said))
 
 
 def _due_after(
@@ -237,9 +228,9 @@ def oracle(record: SessionRecord, prior: Prior) -> Trace:
 BASELINES: dict[str, Callable[[SessionRecord, Prior], Trace]] = {
     "silent": silent,
     "always-talk": always_talk,
-    "never-yield": never_yield,
     "timer": timer,
     "vad-half-duplex": vad_half_duplex,
+    "never-yield": never_yield,
     "oracle": oracle,
 }
 
@@ -287,5 +278,5 @@ def _cut(u: Utterance, stop_s: float) -> Utterance:
 def _one_at_a_time(said: Sequence[Utterance]) -> list[Utterance]:
     """Each utterance is cut when the next begins."""
     said = sorted(said, key=lambda u: u.start_s)
-    after = [u.start_s for u in said[1:]] + [math.inf]
-    return [_cut(u, stop) for u, stop in zip(said, after, strict=True)]
+    after = [*(u.start_s for u in said[1:]), math.inf]
+    return [_cut(u, stop) for u, stop in zip(said, after, strict=False)]

@@ -1,6 +1,4 @@
-"""Streams every session through the real decoder, scores the traces, writes scores.json, traces and
-the report.
-"""
+"""Streams sessions through the real decoder, scores the traces, writes scores.json and traces."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ from tmi.evals.suites import select
 from tmi.evals.trace import Trace
 
 MODEL = "model"
-GROUP = 32  # sessions that are in memory at a time
+GROUP = 64  # sessions that are in memory at a time
 PRIOR_SESSIONS = 100  # of dev, from which the timer learns
 
 
@@ -51,6 +49,7 @@ class Options:
     workers: int = 0  # 0: one a core
     examples: int = 8  # sessions drawn in the report
     save_traces: bool = True
+    export_fdb: bool = False
 
 
 @dataclasses.dataclass
@@ -179,18 +178,20 @@ def run_model(
     scores: _Scores,
     keep: Callable[[SessionRecord, Trace], None] | None = None,
 ) -> None:
-    """Streams groups of sessions through the decoder's slots; each trace is scored and forgotten."""
+    """Streams groups of sessions through the decoder's slots; scores and forgets each trace."""
     with tqdm(total=count, desc=system, unit="session") as bar:
         for group in groups:
             by_id = {record.id: record for record in group}
-            for trace in decoder.run(list(group)):
+
+            def done(trace: Trace, by_id=by_id) -> None:
                 record = by_id[trace.id]
-                trace = dataclasses.replace(trace, system=system)
                 trace.meta["user_speech"] = user_speech(record)
                 scores.add(system, score_trace(trace, record.truth, benchmarks))
                 if keep:
                     keep(record, trace)
                 bar.update()
+
+            decoder.run(list(group), progress=done, system=system)
 
 
 def run_baselines(
@@ -241,7 +242,7 @@ def spoken_rows(
     seed: int,
     pool: Executor,
 ) -> list[Row]:
-    """Word accuracy of the model's output, of the voice's recordings, of their mel, and of chance."""
+    """Word accuracy of the model's output, the voice's recordings, their mel, and chance."""
     recordings = spoken.choose([s for r in records for s in spoken.recordings_of(r)], seed)
     out: list[Row] = []
     if model_said is not None:
@@ -267,9 +268,9 @@ def choose(records: Iterable[SessionRecord], benchmarks: Sequence[Benchmark], n:
     them.
     """
     wanted = {s for b in benchmarks for s in b.trial_suites}
-    anything = any(not b.trial_suites for b in benchmarks)
+    anything = not benchmarks or any(not b.trial_suites for b in benchmarks)
     counts: dict[tuple, int] = {}
-    ids = []
+    ids: list[str] = []
     for record in records:
         kinds = [_kind(t) for t in record.truth["trials"] if t["suite"] in wanted]
         new = any(counts.get(k, 0) < n for k in kinds) or (anything and not wanted and len(ids) < n)
@@ -346,12 +347,14 @@ def _grammar(corpus: Corpus) -> list[spoken.Words] | None:
 
 
 def _dev_sessions(options: Options, corpus: Corpus) -> Iterator[SessionRecord]:
-    if options.dev_corpus is None:
+    sibling = corpus.path.parent / "dev"
+    dev = options.dev_corpus or (sibling if (sibling / "manifest.json").is_file() else None)
+    if dev is None:
         logging.info(
             "no dev corpus: the timer learns from %s itself, to its advantage", corpus.path
         )
         return read_sessions(corpus)
-    return read_sessions(open_corpus(options.dev_corpus))
+    return read_sessions(open_corpus(dev))
 
 
 def _pool(options: Options) -> ProcessPoolExecutor:

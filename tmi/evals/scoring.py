@@ -1,6 +1,4 @@
-"""From scored items to rows. A benchmark is one file that ends in a `Benchmark`, listed in
-suites.py.
-"""
+"""From scored items to rows. A benchmark is one file with a `Benchmark`, listed in suites.py."""
 
 from __future__ import annotations
 
@@ -56,7 +54,7 @@ class Metric:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A suite: how a session is scored, and what is made of it. The first metric is the headline."""
+    """A suite: how a session is scored, what is made of it. The first metric is the headline."""
 
     suite: str
     trial_suites: tuple[str, ...]  # the trials of the truth it reads
@@ -83,8 +81,10 @@ class Row:
 
 
 def rows(benchmark: Benchmark, system: str, trials: Sequence[Trial], seed: int) -> list[Row]:
-    """One row a metric, with its interval. `n` counts the trials behind it."""
-    return [row(benchmark.suite, m, system, trials, seed) for m in benchmark.metrics]
+    """One row a metric with trials of its category; `n` counts those that have the value."""
+    categories = {t.category for t in trials} | {""}
+    metrics = [m for m in benchmark.metrics if m.category in categories]
+    return [row(benchmark.suite, m, system, trials, seed) for m in metrics]
 
 
 def row(suite: str, metric: Metric, system: str, trials: Sequence[Trial], seed: int) -> Row:

@@ -53,7 +53,7 @@ class GrammarError(ValueError):
 
 
 def sentences(phrases: Iterable[str]) -> list[Words]:
-    """The grammar's sentences as words. Raises GrammarError if they are fewer than MIN_SENTENCES."""
+    """The grammar's sentences as words. GrammarError if they are fewer than MIN_SENTENCES."""
     found = sorted({tuple(normalise(p)) for p in phrases} - {()})
     if len(found) < MIN_SENTENCES:
         raise GrammarError(
@@ -64,7 +64,7 @@ def sentences(phrases: Iterable[str]) -> list[Words]:
 
 
 def utterances_of(trace: Trace, truth: dict, grammar: Sequence[Words]) -> list[Spoken]:
-    """All that the model said, sentence by sentence; text that was to be written only is left out."""
+    """All that the model said, sentence by sentence; text to be written only is left out."""
     written = [
         (t["region"][0], t["region"][1])
         for t in truth["trials"]
@@ -150,7 +150,7 @@ def rows(system: str, found: Sequence[Trial], seed: int) -> list[Row]:
 
 
 def align(wanted: Sequence[str], said: Sequence[str]) -> tuple[int, int]:
-    """(hits, errors) of the alignment with the fewest errors; of those, the one with the most hits."""
+    """(hits, errors) of the alignment with the fewest errors, then the most hits."""
     best = [(j, 0) for j in range(len(said) + 1)]  # (errors, -hits)
     for i, w in enumerate(wanted, 1):
         before, best = best, [(i, 0)]
@@ -194,7 +194,7 @@ def _close(a: tuple[str, float], b: tuple[str, float]) -> bool:
 
 
 def _sound_end(mask: np.ndarray, start_s: float, limit_s: float) -> float:
-    """Where the sound of a word that starts at `start_s` ends: the first 0.3 s of silence after it."""
+    """Where the sound of a word that starts at `start_s` ends: 0.3 s of silence follow."""
     end = start_s + 0.4
     for s, e in onsets.segments(mask[_frame(start_s) : _frame(limit_s)], 0.3):
         if start_s + s <= end:

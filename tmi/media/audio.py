@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 import pathlib
+from typing import cast
 
 import numpy as np
 import scipy.fft
@@ -179,9 +180,9 @@ class MelAnalysis:
             windowed = tile[:, : len(self.window)]
             np.multiply(rows, self.window, out=windowed[: len(rows)])
             windowed[len(rows) :] = 0
-            spectrum = scipy.fft.rfft(tile)
+            spectrum = cast(np.ndarray, scipy.fft.rfft(tile))
             # Not np.abs: its vector and scalar forms may round apart.
-            magnitude = np.sqrt(np.real(spectrum) ** 2 + np.imag(spectrum) ** 2)
+            magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)
             mels[start : start + TILE] = (self._filters @ magnitude.T).T[: len(rows)]
         return mels
 

@@ -1,0 +1,66 @@
+"""Variation keeps length and timing, and depends on the generator alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.data.sessions import RATE
+from tmi.data.augment import LEVEL_DB, augment, coloured_noise, speech_level
+
+
+def burst() -> np.ndarray:
+    """A second of silence, half a second of tone, a second and a half of silence."""
+    wave = np.zeros(3 * RATE, np.float32)
+    t = np.arange(RATE // 2) / RATE
+    wave[RATE : RATE + RATE // 2] = 0.2 * np.sin(2 * np.pi * 500 * t)
+    return wave
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_length_range_and_onset_are_kept(seed):
+    wave = burst()
+    out = augment(wave, np.random.default_rng(seed), RATE)
+    assert out.shape == wave.shape and out.dtype == np.float32
+    assert np.isfinite(out).all() and np.abs(out).max() <= 1
+    power = (out**2).reshape(-1, 80).mean(1)  # of 5 ms
+    onset = int(np.argmax(power > power.max() / 4)) * 80
+    assert abs(onset - RATE) <= 160
+
+
+def test_the_generator_decides_everything():
+    wave = burst()
+    a, b, c = (augment(wave, np.random.default_rng(s), RATE) for s in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_the_input_is_not_written_to():
+    wave = burst()
+    before = wave.copy()
+    augment(wave, np.random.default_rng(3), RATE)
+    np.testing.assert_array_equal(wave, before)
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
+def test_noise_has_unit_power_and_its_colour(slope):
+    noise = coloured_noise(4 * RATE, np.random.default_rng(0), slope)
+    assert np.sqrt(np.mean(noise**2)) == pytest.approx(1, rel=1e-3)
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    low, high = (power[f * 4 : f * 8].mean() for f in (500, 4000))  # an octave each
+    assert np.log2(low / high) / 3 == pytest.approx(slope, abs=0.1)
+
+
+def test_level_stays_within_its_bounds():
+    wave = burst()
+    change = [
+        20 * np.log10(speech_level(augment(wave, np.random.default_rng(s), RATE), RATE) / 0.1414)
+        for s in range(40)
+    ]
+    assert -LEVEL_DB - 1 < min(change) < -2 and 2 < max(change) < LEVEL_DB + 1
+
+
+def test_silence_and_nothing_are_fine():
+    for n in (0, 1, 100, RATE):
+        out = augment(np.zeros(n, np.float32), np.random.default_rng(0), RATE)
+        assert out.shape == (n,) and np.isfinite(out).all()
