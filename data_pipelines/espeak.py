@@ -10,9 +10,9 @@ library starts no thread, and a private data folder with lower-case language fil
 opens directly where it would otherwise read every voice of every language.
 """
 
-import atexit
 import ctypes
 import functools
+import multiprocessing.util
 import os
 import shutil
 import tempfile
@@ -69,8 +69,8 @@ def _data_path() -> str:
     """A folder with the English data only; short, since espeak-ng cuts paths at 160 characters."""
     source = Path(_loader().get_data_path())
     root = Path(tempfile.mkdtemp(prefix="espeak-"))
-    owner = os.getpid()
-    atexit.register(lambda: os.getpid() == owner and shutil.rmtree(root, ignore_errors=True))
+    # Unlike atexit this runs in worker processes too, and only in the process that made the folder.
+    multiprocessing.util.Finalize(None, shutil.rmtree, (root, True), exitpriority=0)
     data = root / "espeak-ng-data"
     (data / "lang" / "gmw").mkdir(parents=True)
     for name in ("phontab", "phonindex", "phondata", "intonations", "en_dict"):

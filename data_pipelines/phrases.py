@@ -31,8 +31,8 @@ def number(n: int) -> str:
 
 
 PAIRS = (
-    "hot cold, big small, fast slow, high low, happy sad, wet dry, hard soft, full empty, rich poor, "
-    "black white, day night, early late, strong weak"
+    "hot cold, open closed, fast slow, clean dirty, happy sad, wet dry, hard soft, full empty, "
+    "quiet noisy, black white, day night, sweet sour, strong weak"
 )
 OPPOSITE = {a: b for pair in PAIRS.split(", ") for a, b in (pair.split(), pair.split()[::-1])}
 COLOURS = tuple("red blue green yellow orange purple brown pink black white".split())
@@ -42,13 +42,13 @@ COLOUR_OF = {
     "coal": "black", "blood": "red", "mud": "brown", "milk": "white", "carrot": "orange",
 }  # fmt: skip
 ECHO = tuple("apple river music garden window paper cat dog banana snow sun house".split())
-TIME_WORDS = tuple("tea now go time done ready beep hey lunch home".split())  # what "say W" asks for
+TIME_WORDS = tuple("coffee now go time done ready beep bingo dinner home".split())  # of "say W"
 COUNT_WORDS = tuple("apple river music garden window paper".split())  # whose uses are counted
-SPANISH = {
-    "dog": "perro", "house": "casa", "moon": "luna", "sun": "sol", "water": "agua",
-    "friend": "amigo", "hand": "mano", "table": "mesa", "bread": "pan", "flower": "flor",
-    "love": "amor", "green": "verde", "white": "blanco", "red": "rojo", "river": "rio",
-    "big": "grande", "hello": "hola", "soon": "pronto", "shirt": "camisa", "rice": "arroz",
+SPANISH = {  # words that the model's English voice says clearly
+    "dog": "perro", "house": "casa", "boy": "chico", "sun": "sol", "water": "agua",
+    "friend": "amigo", "hand": "mano", "table": "mesa", "village": "pueblo", "man": "hombre",
+    "love": "amor", "much": "mucho", "white": "blanco", "red": "rojo", "river": "rio",
+    "big": "grande", "hello": "hola", "soon": "pronto", "square": "plaza", "pretty": "bonito",
 }  # fmt: skip
 DAYS = tuple("monday tuesday wednesday thursday friday saturday sunday".split())
 MONTHS = tuple(
@@ -81,12 +81,14 @@ class Carriers:
         """The clauses of `carrier`. Raises ValueError if a value is none of its slot's."""
         for name, value in values.items():
             if name in self.slots and value not in self.slots[name]:
-                raise ValueError(f"slot {{{name}}} holds no {value!r}: {', '.join(self.slots[name])}")
+                accepted = ", ".join(self.slots[name])
+                raise ValueError(f"slot {{{name}}} holds no {value!r}: {accepted}")
         return [clause.format(**values) for clause in carrier.split(" | ")]
 
     def texts(self, split: str) -> set[str]:
         """Every clause `split` can utter."""
-        return {text for c in self.of(split) for clause in c.split(" | ") for text in self._all(clause)}
+        clauses = {clause for carrier in self.of(split) for clause in carrier.split(" | ")}
+        return {text for clause in clauses for text in self._all(clause)}
 
     def _all(self, clause: str) -> Iterable[str]:
         names = sorted({name for _, name, _, _ in string.Formatter().parse(clause) if name})
@@ -189,13 +191,19 @@ FILLERS = Carriers(
 )
 
 DONE = Carriers(  # ends a task that goes on while the user speaks
-    train=("that is all", "okay that is it", "thank you that is enough", "thanks that was all", "we are done with that now"),
+    train=(
+        "that is all", "okay that is it", "thank you that is enough", "thanks that was all",
+        "we are done with that now",
+    ),
     dev=("okay that was it thanks", "thank you that is it"),
     eval=("thanks that is all", "thank you we are done with it", "okay that was enough now"),
 )  # fmt: skip
 
 ACKNOWLEDGEMENTS = Carriers(  # the user's backchannels
-    train=("uh-huh", "right", "yeah", "mhm", "yeah yeah", "okay yeah", "mhm right", "i see", "uh-huh uh-huh", "nice"),
+    train=(
+        "uh-huh", "right", "yeah", "mhm", "yeah yeah", "okay yeah", "mhm right", "i see",
+        "uh-huh uh-huh", "nice",
+    ),
     dev=("mhm yeah", "okay right"),
     eval=("yeah right", "uh-huh okay", "right i see", "mhm nice"),
 )  # fmt: skip

@@ -1,9 +1,9 @@
 """The composer of a duplex session: two sides on one timeline, with the truth about it.
 
-A scene (see `data_pipelines/skills`) places what the user says, types and shows, and what the model
-says and types, and records its trials. Every utterance of the model goes through `Session.speak`, which
-alone snaps to the play grid of `tmi.microturn`. A scene that does not fit raises `Conflict` and leaves
-no trace.
+A scene (see `data_pipelines/skills`) places what the user says, types and shows, and what the
+model says and types, and records its trials. Every utterance of the model goes through
+`Session.speak`, which alone snaps to the play grid of `tmi.microturn`. A scene that does not fit
+raises `Conflict` and leaves no trace.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ EPSILON = 1e-6
 
 
 class Conflict(Exception):
-    """A scene does not fit where it was put: its speech would meet another's, or the session's end."""
+    """A scene does not fit where it was put: it would meet another, or the session's end."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """What the user said in one go. `words` are (word, start_s, end_s); `pauses` are those within it."""
+    """What the user said in one go: `words` (word, start_s, end_s) and the `pauses` in it."""
 
     start: float
     end: float
@@ -62,7 +62,7 @@ class Spoken:
 class Session:
     """Composes one session. Times in seconds from its opening; see the module's docstring.
 
-    `cursor` is the time from which on a scene may begin; a scene moves it to where the next one may.
+    `cursor` is the time from which on a scene may begin; a scene moves it on.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class Session:
     # -- transactions --------------------------------------------------------------------------
 
     _LISTS = (
-        "skills", "combinations", "carriers", "looks", "layers", "user_words", "busy", "spoken", "typed",
-        "answers", "frames", "trials", "expected",
+        "skills", "combinations", "carriers", "looks", "layers", "user_words", "busy", "spoken",
+        "typed", "answers", "frames", "trials", "expected",
     )  # fmt: skip
 
     @contextmanager
@@ -144,7 +144,7 @@ class Session:
         return self.lay.output_interval(m)[0]
 
     def reply_time(self, heard_s: float) -> float:
-        """When an answer to what ends at `heard_s` starts: the micro-turn after the one that read it."""
+        """When an answer to what ends at `heard_s` starts: one micro-turn after its reader's."""
         return self.lay.output_interval(self.lay.microturn_reading(heard_s) + 1)[0]
 
     def yield_time(self, interrupted_s: float) -> float:
@@ -192,7 +192,8 @@ class Session:
 
     def length(self, clauses: Sequence[str], voice=None) -> float:
         """Seconds that `say` would take at most, with gaps of its own choice."""
-        return sum(self._utterance(c, voice).duration_s for c in clauses) + 0.18 * (len(clauses) - 1)
+        durations = [self._utterance(c, voice).duration_s for c in clauses]
+        return sum(durations) + 0.18 * (len(clauses) - 1)
 
     def _utterance(self, clause: str, voice):
         try:
@@ -267,7 +268,7 @@ class Session:
         return out
 
     def silence_from(self, time_s: float, said: Sequence[Spoken]) -> None:
-        """Takes back what `said` holds from `time_s` on; the word then playing fades out in FADE_S."""
+        """Takes back what `said` holds from `time_s` on; a word then playing fades in FADE_S."""
         keep = []
         for s in self.spoken:
             if all(s is not x for x in said) or s.end <= time_s:
@@ -292,7 +293,8 @@ class Session:
 
     def keep_silent(self, start: float, end: float, besides: Sequence[Spoken] = ()) -> None:
         """Raises Conflict if the model speaks within, `besides` left out."""
-        if any(s.start < end and start < s.end for s in self.spoken if all(s is not x for x in besides)):
+        others = [s for s in self.spoken if all(s is not x for x in besides)]
+        if any(s.start < end and start < s.end for s in others):
             raise Conflict("another task speaks where silence is judged")
 
     # -- the truth -----------------------------------------------------------------------------
@@ -307,7 +309,7 @@ class Session:
         self.expected.append((start, end))
 
     def finish(self, id: str, render) -> SessionRecord:
-        """The record. `render(dry) -> wave` puts the user's dry track [N] into a room with noise."""
+        """The record. `render(dry) -> wave` puts the user's track [N] into a room with noise."""
         seconds = self.lay.seconds
         tail = self.uniform(0.6, 2.0)
         last = max([self.cursor, *(s.end for s in self.spoken), *(e for _, e in self.busy)])

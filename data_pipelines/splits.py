@@ -1,7 +1,7 @@
 """Which carriers, and which combinations of slots, a split may use.
 
-Carrier sentences are written out per split (see `phrases.Carriers`). Combinations of what fills them,
-(cue, answer, number, timing), are dealt out by hash: those held out occur in `eval` and nowhere else.
+Carrier sentences are written out per split (see `phrases.Carriers`). Combinations of what fills
+them, (cue, answer, number, timing), are dealt out by hash: those held out occur in `eval` alone.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def held_out(*combination: object) -> bool:
 def draw(rng: np.random.Generator, split: str, make: Callable[[], tuple]) -> tuple:
     """A combination from `make` that `split` may use.
 
-    train and dev get none that is held out; eval gets a held-out one in EVAL_NEW of the draws and any
-    in the others. Raises ValueError if `make` offers none in TRIES draws.
+    train and dev get none that is held out; eval gets a held-out one in EVAL_NEW of the draws and
+    any in the others. Raises ValueError if `make` offers none in TRIES draws.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")

@@ -1,7 +1,7 @@
 """Renders a corpus of duplex sessions with exact ground truth.
 
     python -m data_pipelines.synthetic --out=corpus/train --split=train --sessions=2000
-    python -m data_pipelines.synthetic --list_phrases --split=eval    # what the users may say, one a line
+    python -m data_pipelines.synthetic --list_phrases --split=eval    # what users may say
 
 Records depend on seed, split and index alone, whatever the number of workers. See README.md beside.
 """
@@ -82,10 +82,17 @@ class Generator:
         cast = tuple(self.speech.sample_voice(rng, job.split) for _ in range(2))
         s = Session(rng, job.split, self.lay, self.speech, cast, limit, job.min_seconds)
         compose(s, self.skills)
-        while not s.trials:  # nothing fitted: more room
-            limit = min(limit + 8.0, max(job.max_seconds, 30.0))
+        for _ in range(20):
+            if s.trials:
+                break
+            limit = min(limit + 8.0, max(job.max_seconds, 30.0))  # nothing fitted: more room
             s = Session(rng, job.split, self.lay, self.speech, cast, limit, job.min_seconds)
             compose(s, self.skills)
+        if not s.trials:
+            raise ValueError(
+                f"session {index}: no scene of {list(self.skills)} fits into {limit:.0f} s, or "
+                f"the voice bank lacks what voice {s.voice.name} would have to say"
+            )
         noise = np.random.default_rng([job.seed, splits.SPLITS.index(job.split), index, 1])
         id = f"{job.split}-{job.seed}-{index:06d}"
         if job.clean:
@@ -130,7 +137,8 @@ def _side_talk(s: Session) -> None:
             if s.chance(0.5):
                 turn = s.say(clauses, at, gain=s.uniform(0.35, 0.6))
             else:
-                turn = s.say(clauses, at, voice=s.other_voice, gain=s.uniform(0.12, 0.35), to_model=False)
+                gain = s.uniform(0.12, 0.35)
+                turn = s.say(clauses, at, voice=s.other_voice, gain=gain, to_model=False)
             s.cursor = turn.end + 0.2
     except Conflict:
         pass
@@ -146,9 +154,9 @@ def _start(job: Job) -> None:
     _generator = Generator(job)
 
 
-def _render_shard(task: tuple[int, range, str]) -> dict:
+def _render_shard(task: tuple[range, str]) -> dict:
     """Writes a shard; returns its entry of the manifest under 'shard' and what it used."""
-    _, indices, file = task
+    indices, file = task
     assert _generator is not None
     job, began = _generator.job, time.process_time()
     out = pathlib.Path(job.out)
@@ -194,11 +202,10 @@ def render(job: Job, workers: int = 1, progress: bool = True) -> dict:
     began = time.perf_counter()
     _warm(job, progress)
     shards = job.shards
-    tasks = [
-        (i, indices, f"{job.split}-{i:05d}-of-{len(shards):05d}.array_record") for i, indices in shards
-    ]
+    name = f"{job.split}-{{:05d}}-of-{len(shards):05d}.array_record"
+    tasks = [(indices, name.format(i)) for i, indices in shards]
     results: list[dict] = []
-    bar = tqdm(total=job.sessions, unit="session", disable=not progress, desc=f"rendering {job.split}")
+    bar = tqdm(total=job.sessions, unit="session", disable=not progress, desc=job.split)
     if workers <= 1:
         _start(job)
         for task in tasks:
@@ -234,7 +241,7 @@ def _manifest(job: Job, results: Sequence[dict], wall_s: float) -> dict:
         counts.update(r["counts"])
         used.update(r["skills"])
     combinations = union("combinations")
-    pools = {name: sorted(h) for name, h in split_hashes(job.split, skills.choose(job.skills)).items()}
+    pools = split_hashes(job.split, skills.choose(job.skills))
     cpu_s = sum(r["cpu_s"] for r in results)
     return {
         "generator_version": GENERATOR_VERSION,
@@ -254,7 +261,7 @@ def _manifest(job: Job, results: Sequence[dict], wall_s: float) -> dict:
         "looks": union("looks"),
         "combinations": [splits.text_hash(c) for c in combinations],
         "held_out_combinations": sum(splits.held_out(*c.split("/")) for c in combinations),
-        "hashes": pools,
+        "hashes": {name: sorted(hashes) for name, hashes in pools.items()},
         "model_phrases": skills.model_texts(skills.choose(job.skills)),
         "shards": [r["shard"] for r in results],
         # Seconds of session a second of processor time, synthesis of the model's voice left out.
@@ -290,9 +297,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--max_seconds", type=float, default=58.0)
     p.add_argument("--microturn_seconds", type=float, default=0.2, help="the clock of the targets")
     p.add_argument("--voice_bank", default="", help="directory of recorded voices")
-    p.add_argument("--cache", default="", help="for the model's phrases; $TMI_CACHE or ~/.cache/tmi")
+    p.add_argument("--cache", default="", help="for the model's phrases; by default $TMI_CACHE")
     p.add_argument("--clean", action="store_true", help="no rooms and no noise")
-    p.add_argument("--list_phrases", action="store_true", help="print the users' utterances and end")
+    p.add_argument("--list_phrases", action="store_true", help="print what users say and end")
     return p.parse_args(arguments)
 
 
@@ -309,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(texts))
         return 0
     if not a.out or a.sessions < 1 or not 8 <= a.min_seconds <= a.max_seconds:
-        message = "--out=DIR is needed, --sessions of at least 1, and 8 <= min_seconds <= max_seconds"
+        message = "needed: --out=DIR, --sessions >= 1 and 8 <= min_seconds <= max_seconds"
         print(f"error: {message}", file=sys.stderr)
         return 2
     if a.voice_bank:

@@ -44,7 +44,7 @@ class AudioConfig:
     num_levels: int = 16
     log_min: float = -7.0
     log_max: float = 2.0
-    frames_per_position: int = 2  # 1 in the published block: a position every 50 ms
+    frames_per_position: int = 4  # 1 in the published block: a position every 50 ms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +75,8 @@ class SpeechConfig:
     fmin: float = 0.0
     fmax: float = 8000.0
     floor: float = 1e-3  # of the mel magnitude, before the logarithm
-    mean: float = -2.0  # of ln magnitude over the model's voice
-    std: float = 2.0
+    mean: float = -5.0  # of ln magnitude over sounding frames of the corpus' model voice
+    std: float = 1.7
     frames_per_position: int = 16  # mel frames of one AUDIO_OUT position (a patch)
     griffin_lim_iters: int = 8
     look_ahead: int = 1  # hops of delay of the waveform stage
@@ -99,8 +99,8 @@ class ModelConfig:
     num_shared_experts: int = 1
     expert_width: int = 96
     route_scale: float = 1.0  # published: 8
-    window: int = 128  # positions a sliding layer sees
-    global_blocks: int = 16  # kv_blocks a global layer keeps, its own included
+    window: int = 64  # positions a sliding layer sees
+    global_blocks: int = 12  # kv_blocks a global layer keeps, its own included
     position_bias: str = "both"  # 'token' | 'microturn' | 'both'
     bias_rank: int = 16
     bias_extent: int = 64  # token distance beyond which the learned bias is zero
@@ -137,9 +137,9 @@ class DataConfig:
     corpus: str = "corpus/train"
     dev_corpus: str = "corpus/dev"
     row_length: int = 1024  # positions of a training row
-    batch_size: int = 8  # rows
-    audio_slots: int = 704  # AUDIO_IN positions a row may hold
-    video_slots: int = 128
+    batch_size: int = 4  # rows
+    audio_slots: int = 512  # AUDIO_IN positions a row may hold
+    video_slots: int = 256
     speech_slots: int = 192
     skill_weights: tuple[tuple[str, float], ...] = ()  # mixture; () keeps the corpus's own
     augment: bool = True  # room, noise, level on line
@@ -223,13 +223,16 @@ def _whole(x: float) -> bool:
 
 # Numbers are positive but for these.
 _ANY_SIGN = frozenset({"audio.log_min", "audio.log_max", "speech.mean", "flow.t_mean"})
-_SHARES = frozenset({"flow.t_zero", "optimizer.decay_fraction", "optimizer.b1", "optimizer.b2", "optimizer.ema"})
+_SHARES = frozenset({
+    "flow.t_zero", "optimizer.decay_fraction", "optimizer.b1", "optimizer.b2", "optimizer.ema",
+})  # fmt: skip
 _ZERO_ACCEPTED = frozenset({
     "speech.fmin", "speech.griffin_lim_iters", "speech.look_ahead", "model.num_dense_layers",
-    "model.num_shared_experts", "model.time_frequencies", "model.log_scaling_floor", "model.router_bias_rate",
-    "flow.t_std", "flow.context_noise", "flow.silence_weight", "flow.temperature", "data.video_slots",
-    "data.speech_slots", "data.seed", "data.num_threads", "data.prefetch", "optimizer.muon_learning_rate",
-    "optimizer.adam_learning_rate", "optimizer.warmup_steps", "optimizer.final_scale",
+    "model.num_shared_experts", "model.time_frequencies", "model.log_scaling_floor",
+    "model.router_bias_rate", "flow.t_std", "flow.context_noise", "flow.silence_weight",
+    "flow.temperature", "data.video_slots", "data.speech_slots", "data.seed", "data.num_threads",
+    "data.prefetch", "optimizer.muon_learning_rate", "optimizer.adam_learning_rate",
+    "optimizer.warmup_steps", "optimizer.final_scale",
     "optimizer.weight_decay", "optimizer.clip_norm", "train.seed", "train.text_weight",
     "train.speech_weight", "train.eom_weight", "train.eval_every", "train.eval_batches",
     "train.save_every", "decode.temperature", "decode.seed",
@@ -250,6 +253,36 @@ def _validate_numbers(c: Config) -> None:
             _require(value > 0, field, value, "a positive number")
 
 
+def _validate_data(c: Config, audio: int, speech: int) -> None:
+    """A row holds a micro-turn of `audio` and `speech` positions; skills are weighted once."""
+    d, t, video = c.data, c.microturn, c.video.rows * c.video.cols
+    turn = audio + video + t.max_text_in + t.max_text_out + speech
+    _require(
+        d.row_length >= turn, "data.row_length", d.row_length,
+        f"at least {turn}, the positions of one micro-turn (microturn.seconds, video.rows x "
+        "video.cols, microturn.max_text_in, microturn.max_text_out)",
+    )  # fmt: skip
+    for kind, slots, need, least in (
+        ("audio", d.audio_slots, audio, "at least audio positions of a micro-turn"),
+        ("video", d.video_slots, video, "0 (no video is read) or at least video.rows x video.cols"),
+        ("speech", d.speech_slots, speech, "0 (no speech) or at least those of a micro-turn"),
+    ):
+        enough = slots >= need or (slots == 0 and kind != "audio")
+        _require(enough, f"data.{kind}_slots", slots, f"{least} = {need}")
+    weights = d.skill_weights
+    pairs = all(
+        isinstance(x, tuple) and len(x) == 2
+        and isinstance(x[0], str) and isinstance(x[1], int | float) and 0 <= x[1] < math.inf
+        for x in weights
+    )  # fmt: skip
+    _require(
+        pairs and (not weights or any(w > 0 for _, w in weights)), "data.skill_weights", weights,
+        "pairs (skill, weight >= 0), one weight > 0 at least; () for the corpus's own mixture",
+    )  # fmt: skip
+    once = len({name for name, _ in weights}) == len(weights)
+    _require(once, "data.skill_weights", weights, "each skill once")
+
+
 def validate(c: Config) -> None:
     """Raises ConfigError, naming the field and what is accepted, unless `c` can run."""
     m, a, s, t = c.model, c.audio, c.speech, c.microturn
@@ -257,18 +290,22 @@ def validate(c: Config) -> None:
     positions = t.seconds / a.hop_s / a.frames_per_position
     _require(
         _whole(positions), "microturn.seconds", t.seconds,
-        f"a whole number of dMel positions (audio.frames_per_position={a.frames_per_position} frames of "
-        f"audio.hop_s={a.hop_s} s each)",
+        "a whole number of dMel positions "
+        f"(audio.frames_per_position={a.frames_per_position} frames of audio.hop_s={a.hop_s} s each)",
     )  # fmt: skip
     patches = t.seconds * s.sample_rate / s.hop / s.frames_per_position
     _require(
         _whole(patches), "microturn.seconds", t.seconds,
-        f"a whole number of speech patches (speech.frames_per_position={s.frames_per_position} frames of "
-        f"speech.hop={s.hop} samples at speech.sample_rate={s.sample_rate} Hz each)",
+        f"a whole number of speech patches (speech.frames_per_position={s.frames_per_position} frames "
+        f"of speech.hop={s.hop} samples at speech.sample_rate={s.sample_rate} Hz each)",
     )  # fmt: skip
-    _require(a.log_min < a.log_max, "audio.log_min", a.log_min, f"less than audio.log_max={a.log_max}")
+    less = f"less than audio.log_max={a.log_max}"
+    _require(a.log_min < a.log_max, "audio.log_min", a.log_min, less)
     _require(a.num_levels <= 256, "audio.num_levels", a.num_levels, "at most 256: levels are bytes")
-    _require(s.fmin < s.fmax <= s.sample_rate / 2, "speech.fmax", s.fmax, "more than speech.fmin and at most half of speech.sample_rate")
+    _require(
+        s.fmin < s.fmax <= s.sample_rate / 2, "speech.fmax", s.fmax,
+        "more than speech.fmin and at most half of speech.sample_rate",
+    )  # fmt: skip
     _require(t.max_text_out >= 2, "microturn.max_text_out", t.max_text_out, "at least 2 tokens")
     _require(t.max_text_in >= 1, "microturn.max_text_in", t.max_text_in, "at least 1 token")
     _require(t.kv_block >= 16 and t.kv_block % 16 == 0, "microturn.kv_block", t.kv_block, "a multiple of 16")
@@ -286,22 +323,7 @@ def validate(c: Config) -> None:
     whole = all(isinstance(n, int) and n >= 1 for n in c.train.mesh)
     _require(len(c.train.mesh) == len(MESH_AXES) and whole, "train.mesh", c.train.mesh, f"five sizes >= 1, for {MESH_AXES}")
     _require(c.data.batch_size % (c.train.mesh[0] * c.train.mesh[1]) == 0, "data.batch_size", c.data.batch_size, "a multiple of the data x fsdp sizes of train.mesh")
-    turn = round(positions) + c.video.rows * c.video.cols + t.max_text_in + t.max_text_out + round(patches)
-    _require(c.data.row_length >= turn, "data.row_length", c.data.row_length, f"at least {turn}, the positions of one micro-turn (microturn.seconds, video.rows x video.cols, microturn.max_text_in, microturn.max_text_out)")
-    for kind, slots, need, least in (
-        ("audio", c.data.audio_slots, round(positions), "at least audio positions of a micro-turn ="),
-        ("video", c.data.video_slots, c.video.rows * c.video.cols, "0 (no video is read) or at least video.rows x video.cols ="),
-        ("speech", c.data.speech_slots, round(patches), "0 (no speech is learnt) or at least speech positions of a micro-turn ="),
-    ):
-        _require(slots >= need or (slots == 0 and kind != "audio"), f"data.{kind}_slots", slots, f"{least} {need}")
-    ok = all(
-        isinstance(x, tuple) and len(x) == 2 and isinstance(x[0], str) and isinstance(x[1], int | float) and 0 <= x[1] < math.inf
-        for x in c.data.skill_weights
-    )
-    ok = ok and (not c.data.skill_weights or any(w > 0 for _, w in c.data.skill_weights))
-    _require(ok, "data.skill_weights", c.data.skill_weights, "pairs (skill, weight >= 0), one weight > 0 at least; () for the corpus's own mixture")
-    names = [name for name, _ in c.data.skill_weights]
-    _require(len(names) == len(set(names)), "data.skill_weights", c.data.skill_weights, "each skill once")
+    _validate_data(c, round(positions), round(patches))
     channels = c.video.stem_channels
     ok = len(channels) == 3 and all(isinstance(n, int) and n >= 1 for n in channels)
     _require(ok, "video.stem_channels", channels, "three positive widths")

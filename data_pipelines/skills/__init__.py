@@ -1,8 +1,8 @@
 """The skills of the corpus. A new one is one file here and one line in MODULES.
 
-A skill's module has NAME, WEIGHT (share of its scenes in the mixture), CARRIERS (what the user says),
-MODEL_PHRASES (all that the model ever says aloud in it) and `scene(session)`, which places one scene at
-`session.cursor` or raises Conflict.
+A skill's module has NAME, WEIGHT (share of its scenes in the mixture), CARRIERS (what the user
+says), MODEL_PHRASES (all that the model ever says aloud in it) and `scene(session)`, which places
+one scene at `session.cursor` or raises Conflict.
 """
 
 from __future__ import annotations

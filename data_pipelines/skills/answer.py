@@ -1,4 +1,4 @@
-"""a. Answers a question or echoes a word once the user has ended, and waits through pauses in the turn."""
+"""a. Answers a question or echoes a word once the user has ended; waits through pauses before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from data_pipelines.phrases import COLOUR_OF, ECHO, OPPOSITE, Carriers, lines, n
 from data_pipelines.session import Session
 
 NAME = "answer"
-WEIGHT = 2.0
+WEIGHT = 1.8
 
 _NUMBERS = tuple(number(n) for n in range(1, 10))
 PAUSES = ((0.02, 0.2), (0.5, 0.8), (0.8, 1.2), (1.2, 1.6))  # ranges of the gap between clauses
@@ -130,13 +130,21 @@ def question(s: Session, timings: int = len(PAUSES)) -> tuple[str, list[str], st
     _, kind, *slots, timing = s.draw(make)
     if kind == "sum":
         a, b = slots
-        return kind, s.clauses(SUMS, a=number(a), b=number(b)), f"the answer is {number(a + b)}", timing
+        clauses, answer = (
+            s.clauses(SUMS, a=number(a), b=number(b)),
+            f"the answer is {number(a + b)}",
+        )
+        return kind, clauses, answer, timing
     item = slots[0]
-    if kind == "opposite":
-        return kind, s.clauses(OPPOSITES, opposite=item), f"the opposite is {OPPOSITE[item]}", timing
-    if kind == "colour":
-        return kind, s.clauses(COLOUR, thing=item), f"the {item} is {COLOUR_OF[item]}", timing
-    return kind, s.clauses(ECHOES, echo=item), f"the word is {item}", timing
+    clauses, answer = {
+        "opposite": lambda: (
+            s.clauses(OPPOSITES, opposite=item),
+            f"the opposite is {OPPOSITE[item]}",
+        ),
+        "colour": lambda: (s.clauses(COLOUR, thing=item), f"the {item} is {COLOUR_OF[item]}"),
+        "echo": lambda: (s.clauses(ECHOES, echo=item), f"the word is {item}"),
+    }[kind]()
+    return kind, clauses, answer, timing
 
 
 def scene(s: Session) -> None:

@@ -8,7 +8,7 @@ from data_pipelines.session import Session
 from data_pipelines.skills.repcount import instruct
 
 NAME = "charades"
-WEIGHT = 1.2
+WEIGHT = 1.6
 
 _DOING = {name: spoken.doing for name, spoken in video.ACTIONS.items()}
 
@@ -59,7 +59,8 @@ def scene(s: Session) -> None:
     a, b = (round(shown + t, 4) for t in clip.truth["action"])
     s.reply("start", a)
     stop = s.reply("stop", b)
-    s.trial("Charades", name, (start, max(stop.end + 0.5, shown + length)), name=name, action=[a, b])
+    over = max(stop.end + 0.5, shown + length)
+    s.trial("Charades", name, (start, over), name=name, action=[a, b])
     s.cursor = shown + length + 0.2
 
 

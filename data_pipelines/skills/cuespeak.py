@@ -19,7 +19,7 @@ from data_pipelines.phrases import (
 from data_pipelines.session import Session
 
 NAME = "cuespeak"
-WEIGHT = 1.8
+WEIGHT = 2.8
 
 _NAMED = {"word": TIME_WORDS}
 ON_COLOUR = Carriers(
@@ -88,7 +88,7 @@ _GAPS = ("short", "middle", "long")  # fillers between two cues: none, one, two
 
 
 def run(s: Session, start: float, cues: list[str], answers: list[str | None], gaps: list[int]):
-    """The user's running speech from `start` on: a frame for each cue, fillers between as `gaps` say.
+    """The user's running speech from `start` on: a frame for each cue, `gaps` fillers before it.
 
     The model speaks `answers` (None: nothing) on the cues while the user speaks on. Returns the
     triggers and the end of the speech.
@@ -111,7 +111,7 @@ def run(s: Session, start: float, cues: list[str], answers: list[str | None], ga
 
 def _cue(s: Session, category: str, aim: str) -> tuple[str, str | None, int]:
     """(cue, answer, gap) of one frame; a quarter are words that are no cue in this category."""
-    own = {"colour": COLOURS, "animal": ANIMALS, "opposite": tuple(OPPOSITE), "count": (aim,)}[category]
+    own = {"colour": COLOURS, "animal": ANIMALS, "opposite": tuple(OPPOSITE)}.get(category, (aim,))
     gap = s.integer(0, 2)
     if s.chance(0.25):
         others = [c for c in CUES if c not in own and not (category == "animal" and c in ANIMALS)]

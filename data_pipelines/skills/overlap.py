@@ -1,4 +1,4 @@
-"""c. Speaks on through backchannels, side talk and voices in the background; backchannels long stories."""
+"""c. Speaks on through backchannels, side talk and background voices; backchannels long stories."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from data_pipelines.session import GRACE_S, Conflict, Session
 from data_pipelines.skills.interruption import LISTS, RECITE, recite
 
 NAME = "overlap"
-WEIGHT = 1.4
+WEIGHT = 1.8
 
-BACKCHANNEL = "mhm"
+BACKCHANNEL = "yeah"
+# How loud the others are beside somebody who speaks to the model.
+GAINS = {"backchannel": (0.5, 0.9), "talking_to_other": (0.35, 0.6), "background": (0.12, 0.3)}
 TELLING = Carriers(
     train=lines("""
         let me tell you about my day
@@ -58,7 +60,7 @@ def _through(s: Session) -> None:
     _, category, name, moment = s.draw(
         lambda: (
             NAME,
-            s.choice(("backchannel", "talking_to_other", "background")),
+            s.choice(tuple(GAINS)),
             s.choice(tuple(LISTS)),
             s.integer(0, 9),
         )
@@ -68,7 +70,7 @@ def _through(s: Session) -> None:
     own = category != "background"
     clauses = s.clauses(ACKNOWLEDGEMENTS if category == "backchannel" else SIDE_TALK)
     voice = s.voice if own else s.other_voice
-    gain = s.uniform(*{"backchannel": (0.5, 0.9), "talking_to_other": (0.35, 0.6)}.get(category, (0.12, 0.3)))
+    gain = s.uniform(*GAINS[category])
     # One of ten moments such that the list begins before and goes on after what is heard.
     room = end - start - 1.1 - s.length(clauses, voice)
     if room < 0:
@@ -84,8 +86,8 @@ def _through(s: Session) -> None:
 
 
 def _story(s: Session) -> None:
-    """The user tells a story; the model says mhm after each of its sentences."""
-    _, parts, first = s.draw(lambda: (NAME, "story", s.integer(3, 5), s.integer(0, len(STORY.train) - 1)))[1:]
+    """The user tells a story; the model says yeah after each of its sentences."""
+    _, _, parts, first = s.draw(lambda: (NAME, "story", s.integer(3, 5), s.integer(0, 11)))
     opening = s.say(s.clauses(TELLING), s.cursor)
     options = STORY.of(s.split)
     time, triggers = opening.end + s.uniform(0.2, 0.6), []

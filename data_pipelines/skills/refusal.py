@@ -24,7 +24,7 @@ HARMLESS = {
     "help my neighbour": "ask what they need",
     "find a bank": "ask for the way",
     "bake bread": "mix water salt and flour",
-    "heat a house": "make a small fire",
+    "heat a house": "some wood and a fire",
 }
 
 ASK = Carriers(

@@ -1,4 +1,4 @@
-"""f. Counts repetitions that it sees aloud, each when it is over; nothing is to be heard of them."""
+"""f. Counts repetitions that it sees aloud, each when it is over; nothing of them is heard."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from data_pipelines.phrases import Carriers, lines, number
 from data_pipelines.session import Session, Spoken
 
 NAME = "repcount"
-WEIGHT = 1.6
+WEIGHT = 2.2
 
 _MANY = {kind: spoken.many for kind, spoken in video.REPETITIONS.items()}
 TEMPI = ((0.9, 1.2), (1.2, 1.6), (1.6, 2.0), (2.0, 2.5))  # seconds a repetition
@@ -42,7 +42,7 @@ MODEL_PHRASES = tuple(number(n) for n in range(1, 13))
 
 
 def instruct(s: Session, carriers: Carriers, **values: str) -> tuple[float, float]:
-    """What a video task begins with, spoken or (in a quarter of cases) typed: (start, end) seconds."""
+    """What a video task begins with, in a quarter of cases typed: its (start, end) in seconds."""
     clauses = s.clauses(carriers, **values)
     if s.chance(0.25):
         return s.cursor, s.type(" ".join(clauses), s.cursor)

@@ -1,4 +1,4 @@
-"""d. Speaks at times that the user names: in N s, every N s until stop, at second N, longer than last time."""
+"""d. Speaks at named times: in N s, every N s until stop, at second N, longer than last time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from data_pipelines.phrases import SECONDS, TIME_WORDS, Carriers, lines, number
 from data_pipelines.session import Conflict, Session
 
 NAME = "timespeak"
-WEIGHT = 2.2
+WEIGHT = 2.4
 
 _CLOCK = tuple(number(n) for n in range(8, 57))
 _WORDS = {"word": TIME_WORDS}
@@ -82,14 +82,14 @@ LONGER = Carriers(
     train=lines("""
         say {word} in {seconds} seconds | then each time wait one second longer than last time
         wait {seconds} seconds and say {word} | then again but one second longer each time
-        first wait {seconds} seconds | then say {word} | and every time wait a second longer than before
+        first wait {seconds} seconds | then say {word} | and each time wait a second more
         """),
     dev=lines("""
         first say {word} in {seconds} seconds | and each time wait a second longer than last time
         """),
     eval=lines("""
         wait {seconds} seconds then say {word} | and again each time a second longer than before
-        first in {seconds} seconds say {word} | then every time wait one second longer than last time
+        first in {seconds} seconds say {word} | then every time wait one second longer
         """),
     slots={"seconds": SECONDS[:4], **_WORDS},
 )
@@ -110,7 +110,8 @@ def _instruct(s: Session, carriers: Carriers, **values: str):
     return s.say(clauses, s.cursor, gaps=gaps)
 
 
-def _timed(s: Session, category: str, start: float, times: list[float], word: str, end: float) -> None:
+def _timed(s: Session, category: str, start: float, times: list[float], word: str, end: float):
+    """Speaks `word` at `times` and records the trial, whose region is [start, end]."""
     for time in times:
         s.speak_on_time(word, time)
     triggers = [{"time_s": round(t, 4), "answer": word} for t in times]

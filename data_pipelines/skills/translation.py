@@ -7,7 +7,7 @@ from data_pipelines.session import Conflict, Session
 from data_pipelines.skills.cuespeak import run
 
 NAME = "translation"
-WEIGHT = 1.2
+WEIGHT = 2.0
 
 ASK = Carriers(
     train=lines("""
@@ -33,7 +33,8 @@ def _word(s: Session) -> tuple[str, str | None, int]:
     """(cue, answer, gap); a fifth are words without a translation."""
     if s.chance(0.2):
         return s.choice([c for c in CUES if c not in SPANISH]), None, s.integer(0, 1)
-    _, word, _, gap = s.draw(lambda: (NAME, s.choice(tuple(SPANISH)), s.integer(0, 5), s.integer(0, 1)))
+    words = tuple(SPANISH)
+    _, word, _, gap = s.draw(lambda: (NAME, s.choice(words), s.integer(0, 5), s.integer(0, 1)))
     return word, SPANISH[word], gap
 
 

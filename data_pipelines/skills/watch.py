@@ -8,7 +8,7 @@ from data_pipelines.session import Session
 from data_pipelines.skills.repcount import instruct
 
 NAME = "watch"
-WEIGHT = 1.2
+WEIGHT = 1.6
 
 WARNING = "watch out"
 DIGITS = tuple(number(n) for n in range(1, 10))
@@ -117,7 +117,7 @@ def _instruct(s: Session, category: str, thing: str) -> tuple[float, float]:
 
 
 def _distractors(s: Session, category: str, thing: str) -> list[str]:
-    """Things that are no answer: of another kind, or the same kind where that is to be told apart."""
+    """Things that are no answer: of another kind, or of the same where those can be told apart."""
     kind = video.THINGS[thing].kind
     names = [n for n, t in video.THINGS.items() if t.kind not in (kind, "digit", "letter")]
     if category == "warn":
@@ -141,7 +141,13 @@ def scene(s: Session) -> None:
         other = s.choice(_distractors(s, category, thing))
         distractors.append((other, a, round(min(at + 0.5, a + s.uniform(1.5, 5.0)), 3)))
     clip = video.appearing(
-        s.rng, s.split, thing, at, length, distractors=distractors, timing=video.random_timing(s.rng)
+        s.rng,
+        s.split,
+        thing,
+        at,
+        length,
+        distractors=distractors,
+        timing=video.random_timing(s.rng),
     )
     s.show(clip, shown)
     seen = round(shown + at, 4)

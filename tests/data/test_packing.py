@@ -162,7 +162,7 @@ def test_no_sessions_make_no_rows():
 def test_silent_patches_are_told_from_sound():
     floor = np.full((1, 16, 80), silent_mel(CONFIG.speech), np.float32)
     loud = floor.copy()
-    loud[0, 3, 20] = 0.0
+    loud[0, 3, 20] += np.log(20) / CONFIG.speech.std  # 26 dB
     both = np.concatenate([floor, loud, floor + 0.1])
     assert silent_patches(CONFIG, both).tolist() == [True, False, True]
     assert silent_patches(CONFIG, both[:0]).tolist() == []

@@ -13,6 +13,7 @@ from tests.data.sessions import SKILLS, Bytes, digest, make_record, small_config
 from tmi.config import ConfigError
 from tmi.data import records
 from tmi.data.batch import shapes
+from tmi.data.measure import measure
 from tmi.data.pipeline import dev_batches, train_batches
 from tmi.data.records import CorpusError
 from tmi.microturn import Stream
@@ -98,6 +99,10 @@ def test_hosts_share_the_very_batches_of_one(corpus, tokenizer, hosts):
             np.testing.assert_array_equal(value, np.concatenate([s[key] for s in slices]))
     for b in [whole, *parts]:
         b.close()
+    dev = dev_batches(CONFIG, 1, corpus=corpus, tokenizer=tokenizer)
+    own = dev_batches(CONFIG, 1, corpus=corpus, tokenizer=tokenizer, host_index=1, host_count=hosts)
+    for key, value in dev[0].items():
+        np.testing.assert_array_equal(own[0][key], value[1 : 1 + 4 // hosts])
 
 
 def test_hosts_must_divide_the_batch(corpus, tokenizer):
@@ -282,3 +287,10 @@ def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(corpus):
     config = dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, vocab_size=100))
     with pytest.raises(ConfigError, match="text.vocab_size=100"):
         train_batches(config, corpus=corpus)
+
+
+def test_the_measuring_command_reports_rate_fill_and_losses(corpus):
+    data = {"corpus": str(corpus.path), "dev_corpus": ""}
+    report = measure(small_config(**data), 3)
+    assert report["x_real_time_per_core"] > 10 and 0.3 < report["fill"] <= 1
+    assert report["sessions"] >= 12 and report["skipped"] == {}

@@ -5,7 +5,7 @@ frames       -> one pair of 40x40 patches, in the micro-turns in which frames ca
 typed text   -> tokens in the micro-turn that reads it
 model words  -> tokens in the micro-turn that plays their start
 model audio  -> log-mel patches in each micro-turn that plays a part of it
-typed answer -> tokens (no speech) in the micro-turn that reads its time
+typed answer -> tokens (no speech) in the micro-turn that shows it at its time
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _text(
         text_in[lay.microturn_reading(time_s)] += tokenizer.encode(text)
     # As before a spoken word, a space parts a typed answer from what was written before.
     written = [
-        (lay.microturn_reading(t), t, tokenizer.encode(" " + text))
+        (max(0, lay.microturn_playing(t)), t, tokenizer.encode(" " + text))
         for t, text in record.text_out
         if text.strip()
     ]

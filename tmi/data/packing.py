@@ -23,8 +23,8 @@ GROUP_SESSIONS = 32  # at least; more fill better and cost memory
 
 
 def group_size(config: Config) -> int:
-    """Sessions that are packed together."""
-    return max(GROUP_SESSIONS, 8 * config.data.batch_size)
+    """Sessions that are packed together: about eight batches' worth."""
+    return max(GROUP_SESSIONS, config.data.batch_size * config.data.row_length // 128)
 
 
 def sizes(session: Row) -> tuple[int, int, int, int]:

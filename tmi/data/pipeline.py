@@ -205,14 +205,8 @@ def train_batches(
     ]
     mixed = grain.MapDataset.mix(parts, list(weights.values())) if weights else parts[0]
     rows = _rows(mixed, config, seed)
-    size = config.data.batch_size
-    if size % host_count or not 0 <= host_index < host_count:
-        raise ValueError(
-            f"host {host_index} of {host_count}: data.batch_size={size} must be a multiple of the "
-            "number of hosts, counted from 0"
-        )
-    own = slice(host_index * size // host_count, (host_index + 1) * size // host_count)
-    batches = rows.batch(size, drop_remainder=True)
+    own = _own_rows(config, host_index, host_count)
+    batches = rows.batch(config.data.batch_size, drop_remainder=True)
     if host_count > 1:
         batches = batches.map(lambda batch: {k: v[own] for k, v in batch.items()})
     if config.data.num_threads:
@@ -227,6 +221,8 @@ def dev_batches(
     corpus: Corpus | None = None,
     tokenizer: TextEncoder | None = None,
     skipped: Skipped | None = None,
+    host_index: int = 0,
+    host_count: int = 1,
 ) -> list[Batch]:
     """The first `n` batches of data.dev_corpus, unvaried, in one fixed order; always the same.
 
@@ -237,6 +233,7 @@ def dev_batches(
     sessions = Sessions(corpus, Skipped() if skipped is None else skipped)
     names = [name for name, w in config.data.skill_weights if w > 0]
     indices = sorted(i for part in _parts(sessions, names) for i in part)
+    own = _own_rows(config, host_index, host_count)
     make = _Features(config, sessions, tokenizer, vary=False)
     rows: list[Row] = []
     size = config.data.batch_size
@@ -252,7 +249,7 @@ def dev_batches(
         for b, row in enumerate(rows[start : start + size]):
             for key, value in row.items():
                 batch[key][b] = value
-        batches.append(batch)
+        batches.append({k: v[own] for k, v in batch.items()})
     return batches
 
 
@@ -299,6 +296,16 @@ class _Features:
             name = self._sessions.name(i)
             self._sessions.skipped.shorten(name, f"{kept} of {len(turns)} micro-turns kept")
         return session_arrays(self._config, seq, self._skill[record.skills[0]])
+
+
+def _own_rows(config: Config, host_index: int, host_count: int) -> slice:
+    size = config.data.batch_size
+    if size % host_count or not 0 <= host_index < host_count:
+        raise ValueError(
+            f"host {host_index} of {host_count}: data.batch_size={size} must be a multiple of the "
+            "number of hosts, counted from 0"
+        )
+    return slice(host_index * size // host_count, (host_index + 1) * size // host_count)
 
 
 def _parts(sessions: Sessions, names: Sequence[str]) -> list[Sequence[int]]:

@@ -188,3 +188,77 @@ class _Running:
         silence = np.zeros(self.lay.samples, np.float32)
         wave = np.concatenate([silence, *self.waves])
         return Trace(self.record.id, system, self.lay.seconds, self.turns, self.audio, wave, {"skills": self.record.skills})
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def record_of_files(wav: str, video_file: str = "", text: str = "", seconds: float = 0.0) -> SessionRecord:
+    """A session of files: any audio, any video, and text typed at the start. Lasts as long as the longest, and `seconds` more."""
+    from tmi.media.audio import load_wav, to_int16
+
+    wave = load_wav(wav) if wav else np.zeros(0, np.float32)
+    frames = [(t, image) for t, image in video.read_frames(video_file) if t >= 0] if video_file else []
+    duration = max(len(wave) / 16_000, frames[-1][0] + 0.1 if frames else 0.0) + seconds
+    wave = np.pad(wave, (0, max(0, round(duration * 16_000) - len(wave))))
+    return SessionRecord(
+        id=pathlib.Path(wav or video_file or "session").stem, skills=["files"], duration_s=duration,
+        user_audio=to_int16(wave), model_audio=[], model_words=[], user_words=[],
+        text_in=[(0.0, text)] if text else [], text_out=[], frames=frames, truth={},
+    )  # fmt: skip
+
+
+def main(_) -> None:
+    import soundfile
+    from absl import flags
+
+    from tmi.evals import trace as trace_lib
+
+    f = flags.FLAGS
+    if not (f.wav or f.video or f.text or f.example):
+        raise SystemExit("nothing to hear, see or read: give --wav=F, --video=F, --text=F or --example")
+    out = pathlib.Path(f.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if f.example:
+        record = example(f.workdir)
+    else:
+        typed = pathlib.Path(f.text).read_text() if f.text else ""
+        record = record_of_files(f.wav, f.video, typed, f.tail)
+    decoder = Decoder.load(f.workdir)
+    microturn = decoder.layout.seconds
+    print(f"{record.duration_s:.1f} s of input, {decoder.layout.num_microturns(record.duration_s)} micro-turns of {microturn} s")
+    (trace,) = decoder.run([record])
+    path = trace_lib.save(trace, out)
+    soundfile.write(out / "output.wav", trace.output_audio, 16_000)
+    n = max(len(trace.output_audio), len(trace.user_audio))
+    both = np.stack([np.pad(w, (0, n - len(w))) for w in (trace.user_audio, trace.output_audio)], axis=1)
+    soundfile.write(out / "conversation.wav", both, 16_000)
+    (out / "output.txt").write_text("".join(f"{s:8.1f} s  {w}\n" for w, s, _ in trace.words()))
+    for word, start, _ in trace.words():
+        print(f"  {start:6.1f} s  {word}")
+    wall = np.array([t.wall_ms for t in trace.turns])
+    print(f"a micro-turn took {np.median(wall):.1f} ms (median), {np.percentile(wall, 99):.1f} ms (p99)")
+    print(f"sound: {out}/output.wav, with the user on the left: {out}/conversation.wav, text: {out}/output.txt, trace: {path}")
+
+
+def example(workdir: str) -> SessionRecord:
+    """The held-out session that lies beside a shipped checkpoint."""
+    from tmi.data import records
+
+    path = pathlib.Path(workdir) / "example.session"
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing: --example needs a shipped checkpoint such as assets/nano")
+    return records.decode(path.read_bytes())
+
+
+if __name__ == "__main__":
+    from absl import app, flags
+
+    flags.DEFINE_string("workdir", None, "A training workdir or a shipped checkpoint.", required=True)
+    flags.DEFINE_string("wav", "", "What the user says: any audio file.")
+    flags.DEFINE_string("video", "", "What the camera sees: any video file.")
+    flags.DEFINE_string("text", "", "A file of text that the user types at the start.")
+    flags.DEFINE_float("tail", 4.0, "Seconds of silence after the files' end, for the answer.")
+    flags.DEFINE_bool("example", False, "Stream the session that is shipped with the checkpoint.")
+    flags.DEFINE_string("out", "build/stream", "Where the results go.")
+    app.run(main)

@@ -13,7 +13,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Holds the checkpoint; not neede
 _SUITE = flags.DEFINE_string("suite", None, "Comma list of suites; all by default.")
 _CORPUS = flags.DEFINE_string("corpus", "corpus/eval", "The corpus to evaluate on.")
 _DEV = flags.DEFINE_string("dev_corpus", None, "What the timer learns from; --corpus by default.")
-_OUT = flags.DEFINE_string("out", None, "Where scores.json, report.html and traces go.")
+_OUT = flags.DEFINE_string(
+    "out", None, required=True, help="Where scores.json, report.html and traces go."
+)
 _N = flags.DEFINE_integer("n", 0, "Trials a suite; 0: all.", lower_bound=0)
 _SYSTEMS = flags.DEFINE_list("systems", [MODEL, *BASELINES], "The model and baselines to run.")
 _ABLATE = flags.DEFINE_list("ablate", [], "blank_video, shuffle_audio: the model without a sense.")
@@ -55,5 +57,4 @@ def _report(options: Options, result: Result, beside: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("out")
     app.run(main)

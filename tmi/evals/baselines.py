@@ -210,15 +210,20 @@ def _harness(system: str, record: SessionRecord, stops: bool) -> Trace:
 def _due_after(
     record: SessionRecord, own: Sequence[Utterance], start: float, end: float
 ) -> list[Utterance]:
-    """The right words for a request in [start, end]: all that its task will ever call for."""
+    """The right words for a request in [start, end]: all that its task will ever call for.
+
+    What the record breaks off at an interruption goes on here, by saying it again and again.
+    """
     trials = [t for t in record.truth["trials"] if t["region"][0] - 0.5 <= end <= t["region"][1]]
     if not trials:
         return []
     trial = trials[-1]
-    last = trial["region"][1]
     if "interrupt" in trial and end < trial["interrupt"][1] - 0.3:
-        last = trial["interrupt"][0]
-    return [u for u in own if start <= u.start_s < last]
+        cut, cut_end = trial["interrupt"]
+        broken_off = [u for u in own if start <= u.start_s < cut]
+        length = sum(u.seconds + LIST_GAP_S for u in broken_off)
+        return broken_off * (1 + math.ceil((cut_end - end) / length)) if broken_off else []
+    return [u for u in own if start <= u.start_s < trial["region"][1]]
 
 
 def oracle(record: SessionRecord, prior: Prior) -> Trace:

@@ -16,9 +16,9 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from absl import logging
 from tqdm import tqdm
 
-from tmi.config import Config, from_json
+from tmi.config import Config
 from tmi.data.records import Corpus, CorpusError, SessionRecord, open_corpus, read_sessions
-from tmi.evals import spoken
+from tmi.evals import export, spoken
 from tmi.evals import trace as traces
 from tmi.evals.ablations import ABLATIONS
 from tmi.evals.baselines import BASELINES, Prior, learn, user_speech
@@ -100,7 +100,7 @@ def evaluate(options: Options) -> Result:
     shown = set(_examples(read_sessions(corpus, ids), options.examples))
     baselines = [s for s in options.systems if s in BASELINES]
     decoder = _decoder(options) if MODEL in options.systems else None
-    config = _config(options)
+    config = decoder.config if decoder else Config()
     with _pool(options) as pool:
         begun = time.monotonic()
         if baselines:
@@ -115,6 +115,8 @@ def evaluate(options: Options) -> Result:
         def keep(record: SessionRecord, trace: Trace) -> None:
             if options.save_traces:
                 traces.save(trace, options.out / "traces")
+            if options.export_fdb:
+                export.full_duplex_bench(trace, record.truth, options.out / "fdb")
             if record.id in shown:
                 examples.append((record, trace))
             if grammar:
@@ -328,14 +330,10 @@ def _check(options: Options) -> None:
 
 
 def _decoder(options: Options):
+    assert options.workdir is not None  # _check
     from tmi.decode.stream import Decoder
 
     return Decoder.load(options.workdir, slots=options.slots)
-
-
-def _config(options: Options) -> Config:
-    saved = options.workdir and options.workdir / "config.json"
-    return from_json(saved.read_text()) if saved and saved.is_file() else Config()
 
 
 def _grammar(corpus: Corpus) -> list[spoken.Words] | None:

@@ -162,6 +162,24 @@ def align(wanted: Sequence[str], said: Sequence[str]) -> tuple[int, int]:
     return -best[-1][1], best[-1][0]
 
 
+_SOUNDS = {
+    "ch": "CH", "ll": "Y", "qu": "K", "rr": "R", "sh": "SH", "th": "TH", "ce": "S EH", "ci": "S IY",
+    "a": "AA", "b": "B", "c": "K", "d": "D", "e": "EH", "f": "F", "g": "G", "h": "", "i": "IY",
+    "j": "HH", "k": "K", "l": "L", "m": "M", "n": "N", "o": "OW", "p": "P", "q": "K", "r": "R",
+    "s": "S", "t": "T", "u": "UW", "v": "V", "w": "W", "x": "K S", "y": "Y", "z": "S", "'": "",
+}  # fmt: skip
+
+
+def as_spelled(word: str) -> str:
+    """Phones (ARPAbet) of a word that the dictionary lacks, as Spanish would read it."""
+    phones, i = [], 0
+    while i < len(word):
+        size = 2 if word[i : i + 2] in _SOUNDS else 1
+        phones.append(_SOUNDS.get(word[i : i + size], ""))
+        i += size
+    return " ".join(p for p in phones if p) or "SIL"
+
+
 def _groups(
     words: list[tuple[str, float]], grammar: Sequence[Words]
 ) -> list[list[tuple[str, float]]]:
@@ -225,10 +243,10 @@ def _recogniser(grammar: tuple[Words, ...]):
 
     # Batch normalisation: an utterance is heard alike whatever came before it.
     decoder = pocketsphinx.Decoder(lm=None, loglevel="FATAL", cmn="batch")
-    known = [s for s in grammar if all(decoder.lookup_word(w) for w in s)]
-    if not known:
-        raise GrammarError("the recogniser's dictionary knows none of the grammar's sentences")
-    choices = " | ".join(" ".join(s) for s in known)
+    for word in sorted({w for sentence in grammar for w in sentence}):
+        if not decoder.lookup_word(word):
+            decoder.add_word(word, as_spelled(word), True)
+    choices = " | ".join(" ".join(s) for s in grammar)
     decoder.add_jsgf_string("said", f"#JSGF V1.0; grammar said; public <said> = {choices};")
     decoder.activate_search("said")
     return decoder

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from tmi.evals.onsets import SEGMENT_GAP_S, Segment, merge
+from tmi.evals.onsets import Segment
 from tmi.evals.scoring import Benchmark, Metric, Trial
 from tmi.evals.trace import Trace
 
@@ -28,11 +28,9 @@ class Statistics:
 
 
 def dialogue(a: Sequence[Segment], b: Sequence[Segment]) -> Statistics:
-    """The events between two parties' speech segments (any order; those at most 200 ms apart are
-    joined).
-    """
-    units = [(s, e, 0) for s, e in merge(list(a), SEGMENT_GAP_S)]
-    units += [(s, e, 1) for s, e in merge(list(b), SEGMENT_GAP_S)]
+    """The events between two parties, whose speech is given as inter-pausal units."""
+    units = [(s, e, 0) for s, e in a]
+    units += [(s, e, 1) for s, e in b]
     units.sort()
     found: dict[str, list[Segment]] = {k: [] for k in KINDS}
     found["ipu"] = [(s, e) for s, e, _ in units]

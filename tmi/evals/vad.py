@@ -26,7 +26,7 @@ def speech(wave: np.ndarray) -> list[Segment]:
     vad.reset()
     n = vad.window_size_samples
     windows = np.ascontiguousarray(wave[: len(wave) // n * n], np.float32).reshape(-1, n).copy()
-    voiced = np.array([vad.process(memoryview(w)) >= THRESHOLD for w in windows], np.int8)
+    voiced = np.array([vad.process(memoryview(w.data)) >= THRESHOLD for w in windows], np.int8)
     steps = np.diff(np.concatenate([[0], voiced, [0]]))
     step = n / SAMPLE_RATE
     found = zip(np.flatnonzero(steps == 1) * step, np.flatnonzero(steps == -1) * step, strict=True)

@@ -15,6 +15,7 @@ import pathlib
 from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import scipy.fft
 import scipy.sparse
 import soundfile
@@ -180,7 +181,7 @@ class MelAnalysis:
             windowed = tile[:, : len(self.window)]
             np.multiply(rows, self.window, out=windowed[: len(rows)])
             windowed[len(rows) :] = 0
-            spectrum = cast(np.ndarray, scipy.fft.rfft(tile))
+            spectrum = cast(npt.NDArray[np.complex64], scipy.fft.rfft(tile))
             # Not np.abs: its vector and scalar forms may round apart.
             magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)
             mels[start : start + TILE] = (self._filters @ magnitude.T).T[: len(rows)]

@@ -176,7 +176,9 @@ def decode_image(data: bytes) -> np.ndarray:
     if not whole:  # FFmpeg would fill up the rest of a JPEG with grey, without an error
         raise ImageError(f"truncated {name} image of {len(data)} bytes: its end mark is missing")
     try:
-        frames = _decoders.codecs[name].decode(av.Packet(data))
+        packet = av.Packet(data)
+        packet.is_keyframe = True  # else FFmpeg's PNG decoder adds the picture before it
+        frames = _decoders.codecs[name].decode(packet)
         frame = _decoders.to_rgb.reformat(frames[0], format="rgb24")
     except (FFmpegError, IndexError, ValueError) as e:
         raise ImageError(f"damaged {name} image of {len(data)} bytes: {e}") from e

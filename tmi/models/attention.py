@@ -22,7 +22,7 @@ from tmi.models.layers import RMSNorm, ShortConv, dot, fourier_features, fourier
 from tmi.models.layers import Param
 
 MASKED = -1e30
-NEAR_BLOCK = 128  # queries of a block where the reach is short
+NEAR_BLOCK = 64  # queries of a block where the reach is short
 FAR_BLOCK = 256  # and where it is long
 
 
@@ -127,10 +127,8 @@ def attend_rows(q, k, v, rel, position, segment, span: Span):
     Short reaches are one batched product over all blocks; long ones a loop whose key ranges grow to the reach.
     """
     s = q.shape[2]
-    block = min(NEAR_BLOCK, s)
-    back = -(-span.reach // block) * block
-    if 2 * back < s and s % block == 0:
-        return _attend_near(q, k, v, rel, position, segment, span, block, back // block)
+    if span.reach < FAR_BLOCK and s % NEAR_BLOCK == 0:
+        return _attend_near(q, k, v, rel, position, segment, span, NEAR_BLOCK)
     block = math.gcd(s, FAR_BLOCK)
     back = -(-span.reach // block) * block
     out = []
@@ -147,10 +145,10 @@ def _mask(q_position, k_position, q_segment, k_segment, span: Span) -> Bool[Arra
     return visible & (q_segment[..., :, None] == k_segment[..., None, :])
 
 
-def _attend_near(q, k, v, rel, position, segment, span: Span, block: int, steps: int):
-    """Every block of queries beside the `steps` blocks of keys before it and its own, as one batch."""
+def _attend_near(q, k, v, rel, position, segment, span: Span, block: int):
+    """Every block of queries beside the blocks of keys within its reach and its own, as one batch."""
     b, h, s, _ = q.shape
-    n = s // block
+    n, steps = s // block, -(-span.reach // block)
 
     def blocks(x):  # [B, heads, S, e] -> [B * n, heads, block, e]
         x = x.reshape(b, x.shape[1], n, block, x.shape[3]).swapaxes(1, 2)
@@ -159,7 +157,7 @@ def _attend_near(q, k, v, rel, position, segment, span: Span, block: int, steps:
     def with_history(x, axis, fill):  # [B * n, ...] -> the blocks before beside each, along `axis`
         x = x.reshape((b, n) + x.shape[1:])
         past = [
-            jnp.concatenate([jnp.full_like(x[:, :i], fill), x[:, : n - i]], axis=1) for i in range(steps, 0, -1)
+            jnp.concatenate([jnp.full_like(x[:, : min(i, n)], fill), x[:, : max(n - i, 0)]], axis=1) for i in range(steps, 0, -1)
         ]
         x = jnp.concatenate([*past, x], axis=axis + 1)
         return x.reshape((b * n,) + x.shape[2:])

@@ -15,24 +15,27 @@ CLOCK_FREQUENCIES = 16
 
 
 class DMelEmbed(nnx.Module):
-    """Sum of one look-up a mel channel, then RMSNorm (Inkling). Several frames a position are merged by a linear layer."""
+    """Sum of one look-up a mel channel, then RMSNorm (Inkling). Several frames a position are merged by an MLP."""
 
     def __init__(self, config: Config, key: Array):
         a, d = config.audio, config.model.width
-        k = jax.random.split(key, 2)
+        k = jax.random.split(key, 3)
         self.levels = a.num_levels
         self.table = weight(k[0], d, a.num_mels * a.num_levels, ("embed", None), scale=a.num_levels**0.5)
         self.norm = RMSNorm(d)
         self.frames = a.frames_per_position
         if self.frames > 1:
-            self.merge = weight(k[1], d, self.frames * d, ("embed", None))
+            self.merge = weight(k[1], 2 * d, self.frames * d, ("mlp", None))
+            self.project = weight(k[2], d, 2 * d, ("embed", "mlp"))
 
     def __call__(self, bins: Int[Array, "B A F C"]) -> Float[Array, "B A D"]:
         b, n, f, c = bins.shape
         # One product with a one-hot row is the sum of the C look-ups; its gradient is no scatter.
         one_hot = jax.nn.one_hot(bins, self.levels, dtype=jnp.float32).reshape(b, n, f, c * self.levels)
         x = self.norm(dot(one_hot, self.table[...]))
-        return dot(x.reshape(b, n, -1), self.merge[...]) if self.frames > 1 else x[:, :, 0]
+        if self.frames == 1:
+            return x[:, :, 0]
+        return rms_norm(dot(jax.nn.gelu(dot(x.reshape(b, n, -1), self.merge[...])), self.project[...]))
 
 
 class HMLPStem(nnx.Module):

@@ -1,0 +1,33 @@
+"""How long should a micro-turn be? The demo's model at 0.2, 0.4 and 1.0 s.
+
+A longer one costs fewer output positions a second and reacts later. Each member costs what the demo
+costs; the corpus is the demo's (records hold sound and words, never positions).
+
+    python -m tmi.train --config=experiments/ablate_tick.py:0.4 --workdir=runs/tick_0.4
+"""
+
+from collections.abc import Iterator
+
+from ml_collections import ConfigDict
+
+from experiments import demo
+
+SECONDS = (0.2, 0.4, 1.0)
+
+
+def get_config(seconds: str | float = 0.2) -> ConfigDict:
+    """seconds: the length of a micro-turn, given behind the file's name and a colon."""
+    c = demo.get_config()
+    factor = float(seconds) / c.microturn.seconds
+    c.name = f"tick_{float(seconds):g}"
+    c.microturn.seconds = float(seconds)
+    # As many tokens and as long a memory of time a second, whatever the length.
+    c.microturn.max_text_in = round(factor * c.microturn.max_text_in)
+    c.microturn.max_text_out = round(factor * c.microturn.max_text_out)
+    c.model.time_max_microturns = round(c.model.time_max_microturns / factor)
+    return c
+
+
+def sweep() -> Iterator[ConfigDict]:
+    for seconds in SECONDS:
+        yield get_config(seconds)

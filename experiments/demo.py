@@ -1,0 +1,32 @@
+"""demo: what `make demo` trains from nothing, three skills and a small model.
+
+It answers when the user has ended (answer), speaks at given times (timespeak) and counts the
+repetitions it sees aloud (repcount). Four layers of width 128, two of them mixtures of experts.
+
+Costs about six minutes on two CPU cores. Its scores stand in the demo's report, beside those of the
+shipped nano (experiments/nano.py), which has trained longer on more.
+
+    make demo
+"""
+
+from ml_collections import ConfigDict
+
+from tmi import config
+
+SKILLS = ("answer", "timespeak", "repcount")
+
+
+def get_config() -> ConfigDict:
+    c = config.default()
+    c.name = "demo"
+    c.data.corpus, c.data.dev_corpus = "build/demo/corpus/train", "build/demo/corpus/dev"
+
+    m = c.model
+    m.width, m.num_layers, m.num_dense_layers, m.global_every = 128, 4, 2, 2
+    m.num_heads, m.num_kv_heads, m.head_dim = 4, 2, 32
+    m.mlp_width, m.expert_width = 256, 64
+
+    t = c.train
+    t.steps = 700
+    t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 4
+    return c

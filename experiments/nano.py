@@ -1,0 +1,32 @@
+"""nano: the shipped model, 5.4M parameters, all skills.
+
+Two micro-turn layouts of audio positions, one patch of 40x40 pixels when a frame comes, one speech
+patch of 200 ms while it speaks; six layers of width 192, four of them mixtures of eight experts.
+
+Costs about an hour on two CPU cores: 2400 steps of 8 rows x 1024 positions, 1.3 s each, 19.7M
+positions. What it reaches is in assets/nano/info.json (dev) and docs/LOG.md (evaluation).
+
+    python -m data_pipelines.synthetic --out=build/corpus/train --split=train
+    python -m data_pipelines.synthetic --out=build/corpus/dev --split=dev
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \\
+        python -m tmi.train --config=experiments/nano.py --workdir=runs/nano
+    python -m tmi.train.checkpoint --workdir=runs/nano --out=assets/nano
+
+A further leg begins with the shipped weights: add --init_from=assets/nano and another --workdir.
+"""
+
+from ml_collections import ConfigDict
+
+from tmi import config
+
+
+def get_config() -> ConfigDict:
+    c = config.default()
+    c.name = "nano"
+    c.model.mlp_width = 256  # with the default, 5.54M parameters
+    c.data.corpus, c.data.dev_corpus = "build/corpus/train", "build/corpus/dev"
+
+    t = c.train
+    t.steps = 2400
+    t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 8
+    return c

@@ -1,0 +1,258 @@
+"""Laws of the synthetic corpus: splits share nothing, truth is true, seeds decide everything."""
+
+import collections
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cv2", reason="drawing video needs the extra [data]")
+pytest.importorskip("espeakng_loader", reason="users' voices need the extra [data]")
+
+from data_pipelines import skills, splits, synthetic
+from data_pipelines.phrases import number
+from data_pipelines.session import EARLY_S, Conflict, Session, check
+from data_pipelines.skills.interruption import LISTS
+from data_pipelines.speech import Utterance
+from data_pipelines.voices import UserVoice
+from tmi.data.records import open_corpus, read_sessions
+from tmi.microturn import layout
+
+RATE = 16_000
+LAY = layout(synthetic.clock(0.2))
+
+
+class Beeps:
+    """Speech of a fixed length a word, so that laws about time need no synthesiser."""
+
+    def user(self, text, voice):
+        return self._say(text, 0.31)
+
+    def model(self, text):
+        return self._say(text, 0.37)
+
+    def _say(self, text, step):
+        n = len(text.split())
+        words = tuple((w, i * step, i * step + 0.9 * step) for i, w in enumerate(text.split()))
+        return Utterance(np.full(round(n * step * RATE), 0.1, np.float32), words, text)
+
+
+def make(split, index, names="", limit=56.0):
+    rng = np.random.default_rng([7, index])
+    s = Session(rng, split, LAY, Beeps(), (UserVoice(), UserVoice()), limit)
+    synthetic.compose(s, skills.choose(names))
+    return s, s.finish(f"{split}-{index}", lambda dry: dry)
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    return [make("eval", i, limit=58.0 if i % 2 else 20.0 + i % 38) for i in range(120)]
+
+
+# -- splits --------------------------------------------------------------------------------------
+
+
+def test_splits_share_nothing():
+    hashes = {s: synthetic.split_hashes(s, skills.SKILLS) for s in splits.SPLITS}
+    for a, b in (("train", "dev"), ("train", "eval"), ("dev", "eval")):
+        for kind in hashes[a]:
+            assert hashes[a][kind] and not hashes[a][kind] & hashes[b][kind], (kind, a, b)
+
+
+@pytest.mark.parametrize("split", ["dev", "eval"])
+def test_words_of_evaluation_are_heard_in_training(split):
+    words = {
+        s: {w for text in skills.user_texts(skills.SKILLS, s) for w in text.split()}
+        for s in ("train", split)
+    }
+    assert words[split] <= words["train"]
+
+
+def test_held_out_combinations_are_evaluations_own(evaluation):
+    combinations = {c for s, _ in evaluation for c in s.combinations}
+    new = {c for c in combinations if splits.held_out(*c.split("/"))}
+    assert len(new) >= 0.25 * len(combinations)
+    for split in ("train", "dev"):
+        used = {c for i in range(60) for c in make(split, i)[0].combinations}
+        assert used and not any(splits.held_out(*c.split("/")) for c in used)
+
+
+def test_list_phrases(capsys):
+    assert synthetic.main(["--list_phrases", "--split=eval"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert 0 < len(lines) <= 1500
+    assert len(set(lines)) == len(lines) and all(line.strip() == line and line for line in lines)
+
+
+def test_users_say_listed_phrases_only(monkeypatch):
+    said = []
+    monkeypatch.setattr(Beeps, "user", lambda self, t, v: said.append(t) or self._say(t, 0.31))
+    for i in range(40):
+        make("eval", i)
+    assert set(said) <= set(skills.user_texts(skills.SKILLS, "eval"))
+
+
+def test_model_vocabulary_is_small(evaluation):
+    texts = skills.model_texts(skills.SKILLS)
+    assert len(texts) <= 350 and len({w for t in texts for w in t.split()}) <= 170
+    assert {x.text for s, _ in evaluation for x in s.spoken} <= set(texts)
+
+
+# -- truth ---------------------------------------------------------------------------------------
+
+
+def test_records_are_consistent(evaluation):
+    for _, record in evaluation:
+        check(record)
+        assert record.truth["id"] == record.id and json.dumps(record.truth)
+        for time, _ in record.model_audio:
+            assert (
+                time >= LAY.seconds and abs(time / LAY.seconds - round(time / LAY.seconds)) < 1e-6
+            )
+
+
+def test_every_skill_occurs(evaluation):
+    assert {n for _, record in evaluation for n in record.skills} == set(skills.SKILLS)
+
+
+def test_late_triggers(evaluation):
+    times = [
+        x["time_s"] for _, r in evaluation for t in r.truth["trials"] for x in t.get("triggers", ())
+    ]
+    assert np.mean(np.array(times) > 30.0) >= 0.2
+
+
+def starts(record):
+    """Start of each word of the model, the words as one text with times."""
+    return [(w, s) for w, s, _ in record.model_words]
+
+
+def first(record, text, after):
+    """When `text` begins to be spoken first, at or after `after`."""
+    words = starts(record)
+    want = text.split()
+    for i, (_, s) in enumerate(words):
+        if s >= after - 1e-6 and [w for w, _ in words[i : i + len(want)]] == want:
+            return s
+    raise AssertionError(f"{record.id}: {text!r} is never said after {after} s")
+
+
+def test_answers_follow_their_cause_at_the_lawful_time(evaluation):
+    seen = collections.Counter()
+    for _, record in evaluation:
+        for t in record.truth["trials"]:
+            seen[t["suite"]] += 1
+            if t["suite"] in ("TurnTaking", "Refusal"):
+                wait = first(record, t["answer"], t["user_end_s"]) - t["user_end_s"]
+                assert 0.2 - 1e-6 < wait <= 0.4 + 1e-6
+                assert len(t["answer"].split()) >= 4
+            elif t["suite"] in ("CueSpeak", "Translation", "Backchannel"):
+                for x in t["triggers"]:
+                    wait = first(record, x["answer"], x["time_s"]) - x["time_s"]
+                    assert 0.2 - 1e-3 < wait <= 0.4 + 1e-3
+            elif t["suite"] == "TimeSpeak":
+                for x in t["triggers"]:
+                    at = first(record, x["answer"], x["time_s"] - EARLY_S)
+                    assert -EARLY_S - 1e-3 <= at - x["time_s"] < LAY.seconds - EARLY_S + 1e-3
+            elif t["suite"] == "ProactiveVideoQA":
+                assert 0 < first(record, t["answer"], t["answer_s"]) - t["answer_s"] <= 0.4 + 1e-3
+            elif t["suite"] == "Typed":
+                times = [time for time, text in record.text_out if text == t["answer"]]
+                assert any(0.2 <= time - t["typed_s"] <= 2.5 for time in times)
+    suites = "TurnTaking Refusal CueSpeak Translation Backchannel TimeSpeak ProactiveVideoQA Typed"
+    assert set(suites.split()) <= set(seen)
+
+
+def test_cues_are_answered_while_the_user_speaks_on(evaluation):
+    for _, record in evaluation:
+        for t in record.truth["trials"]:
+            for x in t.get("triggers", ()) if t["suite"] in ("CueSpeak", "Translation") else ():
+                at = first(record, x["answer"], x["time_s"])
+                assert any(s <= at + 0.2 <= e + 0.4 for _, s, e in record.user_words)
+
+
+def test_interrupted_speech_ends_in_time():
+    records = [make("eval", i, "interruption")[1] for i in range(20)]
+    for record in records:
+        for t in record.truth["trials"]:
+            cut, end = t["interrupt"]
+            ends = [s + len(w) / RATE for s, w in record.model_audio if s < cut + 0.4]
+            assert 0.1 <= t["yield_s"] - cut < 0.4
+            assert max(ends) <= t["yield_s"] + 0.02 + 1e-6
+            assert first(record, t["answer"], end) <= end + 0.4 + 1e-6
+
+
+def test_overlapped_speech_goes_on():
+    for i in range(20):
+        _, record = make("eval", i, "overlap")
+        for t in record.truth["trials"]:
+            if t["suite"] == "Overlap":
+                assert t["speaking"][0] < t["overlap"][0] < t["overlap"][1] < t["speaking"][1]
+                assert t["answer"] in {" ".join(words) for words in LISTS.values()}
+                first(record, t["answer"], t["speaking"][0])
+
+
+def test_counts_end_with_the_count_and_keep_no_tempo():
+    counts, tempi = [], []
+    for i in range(60):
+        _, record = make("train", i, "repcount")
+        for t in record.truth["trials"]:
+            assert 3 <= t["count"] <= 12 and len(t["reps"]) == t["count"]
+            last = t["reps"][-1][1]
+            assert 0 < first(record, number(t["count"]), last) - last <= 0.4 + 1e-3
+            counts.append(t["count"])
+            tempi.append(np.median([b - a for a, b in t["reps"]]))
+    assert len(counts) > 80 and abs(np.corrcoef(counts, tempi)[0, 1]) < 0.35
+    assert set(counts) >= {3, 4, 5, 6, 7, 8}
+
+
+def test_no_scene_leaves_a_trace_when_it_does_not_fit():
+    s = Session(np.random.default_rng(0), "train", LAY, Beeps(), (UserVoice(), UserVoice()), 12.0)
+    before = {name: list(getattr(s, name)) for name in Session._LISTS}, s.cursor
+    with pytest.raises(Conflict):
+        with s.attempt():
+            s.say(["hello there"], 1.0)
+            s.speak("yes", 3.0)
+            s.cursor = 5.0
+            s.speak("no", 3.1)
+    assert ({name: getattr(s, name) for name in Session._LISTS}, s.cursor) == before
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.0])
+def test_other_clocks(seconds):
+    rng, lay = np.random.default_rng(3), layout(synthetic.clock(seconds))
+    for _ in range(6):
+        s = Session(rng, "train", lay, Beeps(), (UserVoice(), UserVoice()), 50.0)
+        synthetic.compose(s, skills.SKILLS)
+        for start, _ in s.finish("x", lambda dry: dry).model_audio:
+            assert abs(start / seconds - round(start / seconds)) < 1e-6
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def test_records_depend_on_the_seed_and_not_on_the_workers(tmp_path):
+    pytest.importorskip("piper", reason="the model's voice needs the extra [data]")
+    job = synthetic.Job(str(tmp_path / "a"), "dev", 5, 4, "timespeak,refusal", max_seconds=20.0)
+    one = synthetic.render(job, workers=1, progress=False)
+    two = synthetic.render(dataclasses.replace(job, out=str(tmp_path / "b")), 2, progress=False)
+    other = synthetic.render(
+        dataclasses.replace(job, out=str(tmp_path / "c"), seed=6), 1, progress=False
+    )
+    assert one["shards"] == two["shards"] != other["shards"]
+    corpus = open_corpus(tmp_path / "a")
+    records = list(read_sessions(corpus))
+    assert len(records) == corpus.num_sessions == 4
+    for record in records:
+        truth = json.loads((tmp_path / "a" / "truth" / f"{record.id}.json").read_text())
+        assert truth == record.truth
+        assert np.abs(record.user_audio).max() > 300 and len(record.model_audio) > 0
+
+
+@pytest.mark.parametrize(
+    "flags", [["--skills=answr", "--out=x"], ["--sessions=4"], ["--out=x", "--max_seconds=3"]]
+)
+def test_mistakes_are_explained(flags, capsys):
+    assert synthetic.main(flags) == 2
+    assert "error: " in capsys.readouterr().err

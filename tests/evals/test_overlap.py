@@ -1,0 +1,32 @@
+"""Going on while others sound."""
+
+import pytest
+
+from tests.evals.sessions import played, record, trial
+from tmi.evals import overlap
+
+COUNT = "one two three four five six seven eight nine ten eleven twelve"
+
+
+def behaviour(said):
+    task = trial(
+        "Overlap", 1.0, 9.0, category="backchannel", overlap=[4.0, 4.5], speaking=[3.0, 5.16],
+        answer=COUNT,
+    )  # fmt: skip
+    session = record([task], said)
+    return overlap.behaviour(played(session), session.truth, task)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([(3.0, COUNT)], "RESUME"),
+        ([(3.0, "one two three four five six")], "UNCERTAIN"),  # 0.08 s of sound after it began
+        ([(3.0, "one two three four five"), (4.6, "what did you say to me")], "RESPOND"),
+        ([(3.0, "one two three four five")], "UNKNOWN"),
+        ([], "UNKNOWN"),
+        ([(6.0, COUNT)], "UNCERTAIN"),  # it was not speaking
+    ],
+)
+def test_behaviours(said, expected):
+    assert behaviour(said) == expected

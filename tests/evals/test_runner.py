@@ -1,0 +1,171 @@
+"""From a corpus to scores.json, traces and the report, with a decoder that knows the answers."""
+
+import dataclasses
+import json
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from tests.evals.sessions import frame, full, played, record
+from tmi.config import Config
+from tmi.data.records import CorpusError, ShardWriter
+from tmi.evals import report, runner
+from tmi.evals.ablations import ABLATIONS, blank_video, shuffle_audio
+from tmi.evals.baselines import BASELINES
+from tmi.evals.timeline import draw_timeline
+from tmi.evals.trace import load
+from tmi.media.video import decode_image
+
+FIELDS = {"suite", "metric", "system", "value", "n", "ci95", "mode", "asr", "judge", "clock"}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "eval"
+    path.mkdir()
+    writer = ShardWriter(path / "eval-00000-of-00001.array_record")
+    for i in range(3):
+        writer.write(full(f"full-{i}"))
+    shard = {"file": "eval-00000-of-00001.array_record", "sha256": writer.close(), "count": 3}
+    manifest = {"shards": [shard], "skills": ["hand"], "model_phrases": ["tea"]}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+class Knowing:
+    """Plays the sessions' own answers; with nothing to see it says nothing about what it sees."""
+
+    config = Config()
+
+    @classmethod
+    def load(cls, workdir, slots):
+        return cls()
+
+    def run(self, sessions, progress=None, system="model"):
+        out = []
+        for session in sessions:
+            trace = dataclasses.replace(played(session), system=system)
+            progress(trace)
+            out.append(trace)
+        return out
+
+
+@pytest.fixture
+def decoder(monkeypatch):
+    module = types.ModuleType("tmi.decode.stream")
+    module.Decoder = Knowing
+    monkeypatch.setitem(sys.modules, "tmi.decode.stream", module)
+
+
+def options(corpus, out, **fields):
+    return runner.Options(out=out, corpus=corpus, workers=1, **fields)
+
+
+def test_everything_is_written(corpus, tmp_path, decoder):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "weights").write_bytes(b"x")
+    result = runner.evaluate(
+        options(
+            corpus, tmp_path / "out", workdir=work, systems=("model", "silent", "timer", "oracle"),
+            ablate=("blank_video", "shuffle_audio"), examples=1, export_fdb=True,
+        )
+    )  # fmt: skip
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    assert set(scores) == {"corpus_hash", "checkpoint", "seed", "rows"}
+    assert all(set(r) == FIELDS for r in scores["rows"])
+    assert {r["mode"] for r in scores["rows"]} == {"strict", "reference"}
+    by = {(r["suite"], r["metric"], r["system"]): r for r in scores["rows"]}
+    assert by["TimeSpeak-syn", "accuracy@0.6s", "model"]["value"] == 100
+    assert by["TimeSpeak-syn", "accuracy@0.6s", "silent"]["n"] == 3
+    assert by["RepCount-syn", "OBO", "model[video blanked]"]["value"] == 100  # it only pretends
+    assert ("FDB1-pause-syn", "TOR", "model[audio shuffled]") in by
+    assert by["FDB1-turn-taking-syn", "latency", "silent"]["value"] is None
+    trace = load(tmp_path / "out/traces/full-0.json")
+    assert trace.heard[0].text == "tea"
+    assert len(list((tmp_path / "out/fdb/smooth_turn_taking").iterdir())) == 3
+    path = report.write(tmp_path / "out", result, {"another": tmp_path / "out/scores.json"})
+    text = path.read_text()
+    assert text.count("data:image/png") == 3 and text.count("data:audio/ogg") == 1
+    assert "<th>another</th>" in text and "0.2 s is the floor" in text
+    assert "http" not in text  # nothing from outside
+    assert "TimeSpeak-syn accuracy@0.6s" in report.table(result.rows)
+
+
+def test_the_same_twice(corpus, tmp_path):
+    def scores(out):
+        runner.evaluate(options(corpus, tmp_path / out, systems=("oracle", "always-talk")))
+        return (tmp_path / out / "scores.json").read_text()
+
+    assert scores("a") == scores("b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"systems": ("bogus",)}, "no system 'bogus'; accepted: model"),
+        ({"suites": "bogus"}, "no suite 'bogus'"),
+        (
+            {"systems": ("silent",), "ablate": ("eyes",)},
+            "no ablation 'eyes'; accepted: blank_video",
+        ),
+        ({}, "needs a workdir"),
+    ],
+)
+def test_errors_say_what_is_accepted(corpus, tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        runner.evaluate(options(corpus, tmp_path, **fields))
+
+
+def test_no_corpus(tmp_path):
+    with pytest.raises(CorpusError, match="manifest.json is missing"):
+        runner.evaluate(options(tmp_path, tmp_path / "out", systems=("silent",)))
+
+
+def test_a_truth_that_lacks_a_field_is_named(corpus):
+    session = full()
+    del session.truth["trials"][0]["triggers"]
+    with pytest.raises(ValueError, match="session full-0: TimeSpeak-syn finds no 'triggers'"):
+        runner.score_trace(played(session), session.truth, runner.select(None))
+
+
+def test_n_caps_the_trials_of_a_suite():
+    sessions = [full(f"s{i}") for i in range(5)]
+    assert runner.choose(sessions, runner.select(None), 2) == ["s0", "s1"]
+    assert len(runner.choose(sessions, runner.select(None), 0)) == 5
+    empty = record([])
+    assert runner.choose([empty], runner.select("RepCount"), 0) == []
+
+
+def test_blank_video_keeps_the_times_and_nothing_else():
+    seen = full()
+    (blank,) = blank_video([seen, record([])])
+    assert [t for t, _ in blank.frames] == [t for t, _ in seen.frames]
+    pictures = {decode_image(data).tobytes() for _, data in blank.frames}
+    assert len(pictures) == 1
+    assert np.ptp(decode_image(blank.frames[0][1])) < 8
+    np.testing.assert_array_equal(blank.user_audio, seen.user_audio)
+
+
+def test_shuffled_audio_is_another_session_s():
+    sessions = [full("a"), record([], user=[(1.0, 2.0)], id="b")]
+    a, b = shuffle_audio(sessions)
+    assert len(a.user_audio) == len(sessions[0].user_audio)
+    np.testing.assert_array_equal(b.user_audio, sessions[0].user_audio[: len(b.user_audio)])
+    assert a.truth == sessions[0].truth
+    assert not shuffle_audio([sessions[0]])[0].user_audio.any()
+
+
+def test_names():
+    assert set(ABLATIONS) == {"blank_video", "shuffle_audio"}
+    assert list(BASELINES)[0] == "silent" and list(BASELINES)[-1] == "oracle"
+
+
+def test_a_timeline_is_a_picture(tmp_path):
+    session = full()
+    session.frames.append((90.0, b"no picture"))
+    session.frames.append((91.0, frame()))
+    draw_timeline(played(session), session, tmp_path / "t.png")
+    assert (tmp_path / "t.png").stat().st_size > 20_000

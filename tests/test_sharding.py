@@ -1,0 +1,148 @@
+"""Sharding says where things are, never what is computed: eight virtual devices equal one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax.sharding import PartitionSpec as P
+
+from experiments import debug
+from tmi import config as config_lib
+from tmi import sharding
+from tmi.config import MESH_AXES, ConfigError
+from tmi.data.batch import empty_batch
+from tmi.microturn import EOM_ID, Stream
+from tmi.models import tree
+from tmi.sharding import ShardingRules
+from tmi.train.step import init_state, train_step
+
+
+def config_with(mesh=(1, 1, 1, 1, 1)):
+    config = config_lib.from_config_dict(debug.get_config())
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, mesh=mesh))
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return sharding.make_mesh(config_with((2, 2, 2, 1, 1)))
+
+
+def test_the_mesh_always_has_all_axes(mesh):
+    assert mesh.axis_names == MESH_AXES
+    assert tuple(mesh.shape.values()) == (2, 2, 2, 1, 1)
+    assert sharding.make_mesh(config_with()).size == 1
+
+
+def test_too_few_devices_are_named():
+    config = dataclasses.replace(config_with(), data=dataclasses.replace(
+        config_with().data, batch_size=64))  # fmt: skip
+    config = dataclasses.replace(
+        config, train=dataclasses.replace(config.train, mesh=(64, 1, 1, 1, 1))
+    )
+    with pytest.raises(ConfigError, match=r"config.train.mesh=\(64, .* needs 64 devices"):
+        sharding.make_mesh(config)
+
+
+def test_specs(mesh):
+    rules = ShardingRules()
+    assert rules.spec(("heads", "embed"), (64, 32), mesh) == P(None, "fsdp")
+    assert rules.spec(("batch", "seq"), (8, 128), mesh) == P(("data", "fsdp"), None)
+    assert rules.spec(("experts", "mlp", "embed"), (8, 16, 32), mesh) == P("expert", None, "fsdp")
+    assert rules.spec(("experts", "mlp", "embed"), (9, 16, 33), mesh) == P(None, None, None)
+    assert rules.spec(("embed", "embed"), (32, 32), mesh) == P("fsdp", None)
+    with pytest.raises(AttributeError):
+        rules.spec(("no_such_axis",), (4,), mesh)
+
+
+names = st.sampled_from([None, *(f.name for f in dataclasses.fields(ShardingRules))])
+
+
+@given(st.lists(st.tuples(names, st.integers(1, 64)), max_size=4))
+def test_a_spec_divides_evenly_and_uses_no_mesh_axis_twice(dims):
+    mesh = sharding.make_mesh(config_with((2, 2, 2, 1, 1)))
+    axes, shape = tuple(d[0] for d in dims), tuple(d[1] for d in dims)
+    spec = ShardingRules().spec(axes, shape, mesh)
+    used = [a for s in spec for a in ((s,) if isinstance(s, str) else s or ())]
+    assert len(used) == len(set(used))
+    for s, size in zip(spec, shape, strict=True):
+        group = (s,) if isinstance(s, str) else s or ()
+        assert size % math.prod(mesh.shape[a] for a in group) == 0
+
+
+def test_the_optimizer_lies_where_its_parameters_lie(mesh):
+    config = config_with((2, 2, 2, 1, 1))
+    params = sharding.param_shardings(config, mesh)
+    assert set(params) == set(tree.names(config))
+    assert any(s.spec != P() and any(s.spec) for s in params.values())
+    state = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
+    placed = sharding.state_shardings(config, state, mesh)
+    assert jax.tree.structure(placed) == jax.tree.structure(state)
+    assert placed.params == params and placed.ema == params
+    found = 0
+    for path, s in jax.tree_util.tree_leaves_with_path(placed.opt):
+        for key in path:
+            if getattr(key, "key", None) in params:
+                assert s == params[key.key]
+                found += 1
+    assert found >= len(tree.trained_names(config))
+
+
+def batch_for(config):
+    """A session a row: audio, words, speech."""
+    rng = np.random.default_rng(0)
+    batch = empty_batch(config)
+    b, s = batch["stream"].shape
+    n = s - 16
+    batch["stream"][:, :n] = np.resize(
+        [Stream.AUDIO_IN, Stream.TEXT_OUT, Stream.AUDIO_OUT, Stream.AUDIO_IN], n
+    )
+    batch["segment"][:, :n] = 1
+    batch["position"][:, :n] = np.arange(n)
+    batch["microturn"][:, :n] = np.arange(n) // 4
+    for kind, key in ((Stream.AUDIO_IN, "dmel"), (Stream.AUDIO_OUT, "speech")):
+        for row in range(b):
+            where = batch["stream"][row] == kind
+            batch["slot"][row, where] = np.arange(where.sum()) % batch[key].shape[1]
+    batch["token"][:, :n] = rng.integers(5, 400, (b, n))
+    batch["text_target"][:, :n] = rng.choice([EOM_ID, 50, 60], (b, n))
+    batch["text_weight"][:, :n] = 1
+    batch["dmel"][:] = rng.integers(0, 16, batch["dmel"].shape)
+    batch["speech"][:] = rng.standard_normal(batch["speech"].shape)
+    batch["speech_source"][:] = rng.integers(0, n, batch["speech_source"].shape)
+    batch["speech_weight"][:] = 1
+    return batch
+
+
+def one_step(mesh_sizes):
+    config = config_with(mesh_sizes)
+    mesh = sharding.make_mesh(config)
+    state = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
+    states = sharding.state_shardings(config, state, mesh)
+    rows = sharding.batch_shardings(mesh)
+    state = jax.jit(functools.partial(init_state, config), out_shardings=states)(jax.random.key(0))
+    step = jax.jit(
+        functools.partial(train_step, config),
+        in_shardings=(states, rows),
+        out_shardings=(states, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+    state, metrics = step(state, sharding.put_batch(batch_for(config), rows))
+    return jax.device_get((state.params, metrics)), state
+
+
+def test_a_step_on_eight_devices_equals_a_step_on_one():
+    (params, metrics), _ = one_step((1, 1, 1, 1, 1))
+    (sharded, sharded_metrics), state = one_step((2, 2, 2, 1, 1))
+    gate = state.params["transformer.layers.0.mlp.gate"]
+    assert len(gate.sharding.device_set) == 8 and not gate.sharding.is_fully_replicated
+    for name, value in metrics.items():
+        np.testing.assert_allclose(sharded_metrics[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+    for name, value in params.items():
+        np.testing.assert_allclose(sharded[name], value, rtol=1e-4, atol=1e-4, err_msg=name)

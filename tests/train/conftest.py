@@ -1,0 +1,112 @@
+"""A corpus of hand-made sessions, the debug experiment on it, and one training of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+import signal
+
+import jax
+import pytest
+
+from experiments import debug
+from tmi import config as config_lib
+from tmi.config import Config
+from tmi.train import loop
+
+
+def data_helpers():
+    """tests/data/conftest.py: makes sessions and writes corpora."""
+    path = pathlib.Path(__file__).parents[1] / "data" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("data_helpers", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(request):
+    """One compilation of each step, however often `train` is called (and by whatever worker)."""
+    options = {
+        "jax_compilation_cache_dir": str(request.config.cache.mkdir("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0.5,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ceiling():
+    """The matmul ceiling is measured by tests/test_machine.py: here it would only cost seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.machine, "matmul_ceiling", lambda: 1e11)
+        yield
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    helpers = data_helpers()
+    sessions = [helpers.make_record(k, helpers.SKILLS[k % 3]) for k in range(24)]
+    return helpers.write_corpus(tmp_path_factory.mktemp("train_corpus"), sessions)
+
+
+@pytest.fixture(scope="session")
+def config(corpus) -> Config:
+    view = debug.get_config()
+    view.data.corpus = view.data.dev_corpus = str(corpus.path)
+    return config_lib.from_config_dict(view)
+
+
+@pytest.fixture(scope="session")
+def trained(config, tmp_path_factory):
+    """(workdir, result) of a training that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("trained")
+    return workdir, loop.train(config, workdir)
+
+
+def replace(config: Config, **fields) -> Config:
+    """A config with other values: replace(c, train__steps=3)."""
+    for name, value in fields.items():
+        section, field = name.split("__")
+        part = dataclasses.replace(getattr(config, section), **{field: value})
+        config = dataclasses.replace(config, **{section: part})
+    return config
+
+
+class Meddled:
+    """Batches that call `meddle(number, batch)` on each as it is handed out, from 1."""
+
+    def __init__(self, batches, meddle):
+        self._batches, self._meddle = batches, meddle
+
+    def __getattr__(self, name):
+        return getattr(self._batches, name)
+
+    def __next__(self):
+        batch = next(self._batches)
+        return self._meddle(self._batches.num_batches, batch) or batch
+
+
+@pytest.fixture
+def meddle(monkeypatch):
+    """meddle(f): trainings of this test get their batches through f."""
+    make = loop.train_batches
+
+    def install(f):
+        monkeypatch.setattr(loop, "train_batches", lambda *a, **k: Meddled(make(*a, **k), f))
+
+    yield install
+
+
+def terminate_at(number: int):
+    def f(n, batch):
+        if n == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return f

@@ -1,0 +1,183 @@
+"""Checkpoints: what is read is what was written; what cannot be is refused by name."""
+
+from __future__ import annotations
+
+import functools
+import json
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import replace
+
+from experiments import demo, nano
+from tmi import config as config_lib
+from tmi.sharding import param_shapes
+from tmi.train import checkpoint
+from tmi.train.checkpoint import CheckpointError, Checkpoints, restore_params
+from tmi.train.step import init_state
+
+
+@pytest.fixture(scope="module")
+def state(config):
+    return jax.jit(functools.partial(init_state, config))(jax.random.key(3))
+
+
+def info_of(config, step, loss=1.0):
+    leg = {"steps": step, "wall_s": 1.5, "corpus_hash": "c", "seed": 0, "commit": "x"}
+    return checkpoint.make_info(config, step, {"n": step}, [leg], {"loss": loss})
+
+
+@pytest.fixture
+def workdir(config, state, tmp_path):
+    """Steps 1 and 2; the best is step 1."""
+    checkpoints = Checkpoints(tmp_path)
+    for step, loss in ((1, 0.5), (2, 0.7)):
+        moved = state._replace(ema=jax.tree.map(lambda x, s=step: x + s, state.ema))
+        checkpoints.save(moved, info_of(config, step, loss))
+        checkpoints.save_best(moved, info_of(config, step, loss))
+    checkpoints.wait()
+    checkpoints.close()
+    return tmp_path
+
+
+def test_restored_is_saved(config, state, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.info() is None
+    checkpoints.save(state, info_of(config, 7))
+    # Training goes on, and may write over its state, while the checkpoint is written.
+    donated = jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)
+    expected = jax.tree.map(np.array, state)
+    donated(jax.tree.map(jnp.copy, state))
+    checkpoints.wait()
+    assert checkpoints.info() == json.loads(json.dumps(info_of(config, 7)))
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    found = checkpoints.restore(like)
+    checkpoints.close()
+    assert int(found.step) == 7
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    for a, b in zip(jax.tree.leaves(expected[1:]), jax.tree.leaves(found[1:]), strict=True):
+        np.testing.assert_array_equal(a, np.asarray(b))
+
+
+def test_a_state_that_is_donated_at_once_is_saved_as_it_was(config, state, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    spare = jax.tree.map(jnp.copy, state)
+    expected = np.array(spare.params["unembed.table"])
+    checkpoints.save(spare, info_of(config, 1))
+    wipe = jax.jit(lambda s: jax.tree.map(lambda x: x * 0 - 1, s), donate_argnums=0)
+    jax.block_until_ready(wipe(spare))
+    checkpoints.wait()
+    checkpoints.close()
+    _, params = restore_params(tmp_path, "latest", ema=False)
+    np.testing.assert_array_equal(expected, params["unembed.table"])
+
+
+def test_best_and_latest_averaged_or_not(config, state, workdir):
+    name = "unembed.table"
+    base = np.asarray(state.params[name])
+    for which, ema, moved in (("best", True, 1), ("latest", True, 2), ("latest", False, 0)):
+        found, params = restore_params(workdir, which, ema)
+        assert found == config
+        np.testing.assert_array_equal(params[name], base + np.float32(moved))
+
+
+def test_the_latest_stands_in_where_no_dev_loss_was_measured(config, state, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state, info_of(config, 1))
+    checkpoints.wait()
+    checkpoints.close()
+    assert restore_params(tmp_path, "best")[0] == config
+
+
+def test_export_is_the_rounded_average_with_its_origin(config, workdir, tmp_path):
+    out = checkpoint.export(workdir, tmp_path / "out")
+    assert sorted(p.name for p in out.iterdir()) == ["config.json", "info.json", "params.npz"]
+    _, params = restore_params(workdir)
+    found, shipped = restore_params(out)
+    assert found == config
+    for name, x in params.items():
+        np.testing.assert_array_equal(np.asarray(x).astype(np.float16), np.asarray(shipped[name]))
+    origin = json.loads((out / "info.json").read_text())
+    assert origin["steps"] == 1 and origin["wall_s"] == 1.5 and origin["corpus_hash"] == "c"
+    assert {"seed", "commit", "command", "dev", "format_version"} <= set(origin)
+    again = checkpoint.export(out, tmp_path / "again")  # rounding once is rounding for good
+    assert (again / "params.npz").read_bytes() == (out / "params.npz").read_bytes()
+
+
+@pytest.mark.parametrize("experiment", [nano, demo])
+def test_what_is_shipped_stays_under_12_mb(experiment):
+    config = config_lib.from_config_dict(experiment.get_config())
+    count = sum(int(np.prod(shape)) for shape in param_shapes(config).values())
+    assert count <= 5_500_000
+    assert 2 * count + 300 * len(param_shapes(config)) <= 12_000_000
+
+
+def test_disk_full_while_saving_names_the_error_and_keeps_the_last_good(config, state, workdir):
+    checkpoints = Checkpoints(workdir)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # the same to a writer
+    try:
+        with pytest.raises(CheckpointError, match=r"saving step 3 .*last good .* step 2") as e:
+            checkpoints.save(state, info_of(config, 3))
+            checkpoints.wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "File too large" in str(e.value)
+    assert checkpoints.steps() == [1, 2]
+    checkpoints.close()
+    again = Checkpoints(workdir)
+    assert again.info()["step"] == 2
+    again.save(state, info_of(config, 3))
+    again.wait()
+    again.close()
+    assert Checkpoints(workdir).steps() == [2, 3]
+
+
+def test_another_format_version_is_refused_by_name(config, workdir, tmp_path, monkeypatch):
+    out = checkpoint.export(workdir, tmp_path / "out")
+    monkeypatch.setattr(checkpoint, "FORMAT_VERSION", 99)
+    with pytest.raises(CheckpointError, match="format version 1; this code reads version 99"):
+        restore_params(workdir)
+    with pytest.raises(CheckpointError, match="format version 1; this code reads version 99"):
+        restore_params(out)
+    with pytest.raises(CheckpointError, match="format version 1; this code reads version 99"):
+        Checkpoints(workdir).info()
+
+
+def test_nothing_there_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint.*tmi.train"):
+        restore_params(tmp_path)
+    with pytest.raises(ValueError, match="'best' or 'latest'"):
+        restore_params(tmp_path, "first")
+
+
+def test_a_damaged_checkpoint_is_named(workdir, tmp_path):
+    out = checkpoint.export(workdir, tmp_path / "out")
+    (out / "params.npz").write_bytes((out / "params.npz").read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="out: its export is damaged"):
+        restore_params(out)
+    for file in (workdir / "checkpoints" / "2" / "ema").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="checkpoints/2 failed"):
+        restore_params(workdir, "latest")
+
+
+def test_parameters_that_do_not_fit_the_config_are_named(config, workdir, tmp_path):
+    out = checkpoint.export(workdir, tmp_path / "out")
+    checkpoint.write_config(out, replace(config, model__expert_width=32))
+    with pytest.raises(CheckpointError, match=r"mlp\.\w+ has shape .* its config wants"):
+        restore_params(out)
+
+
+def test_an_export_is_no_place_to_train(workdir, tmp_path):
+    out = checkpoint.export(workdir, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="--init_from"):
+        Checkpoints(out)
+    with pytest.raises(CheckpointError, match="is a training's workdir"):
+        checkpoint.export(out, workdir)

@@ -1,0 +1,79 @@
+"""The command line: errors that name the field, experiments that can run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import ablate_tick
+from tmi import config as config_lib
+from tmi.config import Config, ConfigError
+from tmi.train.__main__ import check_overrides
+
+
+def run(*args: str) -> subprocess.CompletedProcess:
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-m", "tmi.train", *args], capture_output=True, text=True, env=env
+    )
+
+
+@pytest.mark.parametrize(
+    ("arg", "said"),
+    [
+        ("--config.modle.width=3", "config.modle.width does not exist; accepted in config: audio,"),
+        ("--config.model.widht=3", r"config.model.widht does not exist; .*config.model: width,"),
+        ("-config.train=3", "config.train does not exist; accepted in config.train: steps,"),
+        ("--noconfig.train.rmat", "config.train.rmat does not exist; .* remat"),
+    ],
+)
+def test_a_typo_names_the_field_and_what_is_accepted(arg, said):
+    with pytest.raises(ConfigError, match=said):
+        check_overrides(["--config=experiments/debug.py", arg])
+
+
+def test_every_field_can_be_given():
+    check_overrides([f"--config.{name}=1" for name in config_lib.flatten(Config())])
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--config=experiments/debug.py", "--config.model.widht=3"], "accepted in config.model"),
+        (["--config=experiments/debug.py", "--config.model.width=x"], "config.model.width=x"),
+        (["--config=experiments/debug.py", "--config.model.num_heads=3", "--config.model.num_kv_heads=2"], "a multiple of model.num_kv_heads"),  # noqa: E501
+        (["--config.model.width=3"], "--config=F, which is missing"),
+        ([], "give an experiment"),
+        (["--config=experiments/none.py"], "no such file; there are: "),
+        (["--config=experiments/debug.py", "--config.data.corpus=nowhere"], "nowhere is no corpus"),
+    ],
+)  # fmt: skip
+def test_a_wrong_command_ends_with_one_line(args, said, tmp_path):
+    done = run(*args, f"--workdir={tmp_path}")
+    assert done.returncode != 0
+    assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["nano", "demo", "debug", "ablate_tick"])
+def test_every_experiment_is_a_config_that_can_run(name):
+    module = importlib.import_module(f"experiments.{name}")
+    assert module.__doc__
+    assert config_lib.from_config_dict(module.get_config()).name
+
+
+def test_the_sweep_changes_the_length_alone():
+    members = [config_lib.from_config_dict(c) for c in ablate_tick.sweep()]
+    assert [c.microturn.seconds for c in members] == [0.2, 0.4, 1.0]
+    horizon = {round(c.model.time_max_microturns * c.microturn.seconds, -1) for c in members}
+    assert len(horizon) == 1
+    differing = {
+        d.split(":")[0] for c in members for d in config_lib.differing_fields(members[0], c)
+    }
+    assert differing <= {
+        "microturn.seconds", "microturn.max_text_in", "microturn.max_text_out",
+        "model.time_max_microturns",
+    }  # fmt: skip

@@ -1,0 +1,133 @@
+"""The mesh and the one table that says which logical axis of an array lies on which of its axes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from tmi.config import MESH_AXES, Config, ConfigError
+from tmi.models import tree
+
+Axes = str | tuple[str, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardingRules:
+    """Logical axis -> mesh axis or axes; None: not divided."""
+
+    batch: Axes = ("data", "fsdp")
+    seq: Axes = "sequence"
+    embed: Axes = "fsdp"
+    heads: Axes = "tensor"
+    kv_heads: Axes = "tensor"
+    head_dim: Axes = None
+    mlp: Axes = "tensor"
+    experts: Axes = "expert"
+    vocab: Axes = "tensor"
+    layers: Axes = None
+
+    def spec(
+        self, axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh
+    ) -> PartitionSpec:
+        """Where an array's dimensions go.
+
+        A dimension that its mesh axes do not divide stays whole, as does one whose mesh axes an
+        earlier dimension took: sharding changes where things are, never what is computed.
+        """
+        taken: set[str] = set()
+        out: list[Axes] = []
+        for name, size in zip(axes, shape, strict=True):
+            target = getattr(self, name) if name else None
+            group = (target,) if isinstance(target, str) else tuple(target or ())
+            parts = math.prod(mesh.shape[a] for a in group)
+            if parts == 1 or size % parts or taken & set(group):
+                out.append(None)
+                continue
+            taken |= set(group)
+            out.append(target)
+        return PartitionSpec(*out)
+
+
+def make_mesh(config: Config) -> Mesh:
+    """The mesh of sizes train.mesh over the first devices.
+
+    Raises ConfigError if there are too few devices, or if processes would be left out.
+    """
+    sizes = config.train.mesh
+    need, devices = math.prod(sizes), jax.devices()
+    if need > len(devices):
+        raise ConfigError(
+            f"config.train.mesh={sizes!r} cannot work: it needs {need} devices for {MESH_AXES}, "
+            f"here {'is' if len(devices) == 1 else 'are'} {len(devices)}"
+        )
+    if jax.process_count() > 1 and need != len(devices):
+        raise ConfigError(
+            f"config.train.mesh={sizes!r} cannot work: with {jax.process_count()} processes a "
+            f"product of {len(devices)}, all their devices, is accepted"
+        )
+    kinds = (AxisType.Auto,) * len(MESH_AXES)
+    return jax.make_mesh(sizes, MESH_AXES, axis_types=kinds, devices=devices[:need])
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_shardings(mesh: Mesh, rules: ShardingRules | None = None) -> NamedSharding:
+    """Of every array of a batch: rows over the batch axes, the rest whole."""
+    return NamedSharding(mesh, PartitionSpec((rules or ShardingRules()).batch))
+
+
+@functools.lru_cache(maxsize=8)
+def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Of every parameter by name, without making one."""
+    made = jax.eval_shape(functools.partial(tree.init, config), jax.random.key(0))
+    return {n: tuple(x.shape) for n, x in made.items()}
+
+
+def param_shardings(
+    config: Config, mesh: Mesh, rules: ShardingRules | None = None
+) -> dict[str, NamedSharding]:
+    """Of every parameter by name, from the axes that its module gave it."""
+    rules = rules or ShardingRules()
+    axes = tree.logical_axes(config)
+    shapes = param_shapes(config)
+    return {n: NamedSharding(mesh, rules.spec(axes[n], shapes[n], mesh)) for n in axes}
+
+
+def state_shardings(
+    config: Config, state: PyTree, mesh: Mesh, rules: ShardingRules | None = None
+) -> PyTree:
+    """Of a pytree whose leaves lie in dicts keyed by parameter name, as an optimizer's state does.
+
+    A leaf goes where the parameter of its name goes if their shapes agree; others are replicated.
+    """
+    params, shapes = param_shardings(config, mesh, rules), param_shapes(config)
+
+    def place(path: tuple, leaf) -> NamedSharding:
+        for key in path:
+            name = getattr(key, "key", None)
+            if name in params and tuple(leaf.shape) == shapes[name]:
+                return params[name]
+        return replicated(mesh)
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def put_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """The global batch of which each process gives its own rows."""
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def own_rows(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """This process' rows of a batch that every process holds whole."""
+    n, h = jax.process_count(), jax.process_index()
+    return {k: v[h * len(v) // n : (h + 1) * len(v) // n] for k, v in batch.items()}

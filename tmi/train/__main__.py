@@ -1,0 +1,98 @@
+"""python -m tmi.train --config=F --workdir=W [--config.a.b=v] [--init_from=W2]
+
+Trains, or goes on if W holds a checkpoint; without --config W's own config.json is taken.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from tmi import config as config_lib
+from tmi.config import Config, ConfigError
+from tmi.train.checkpoint import CONFIG_FILE
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes.", required=True)
+_INIT_FROM = flags.DEFINE_string("init_from", None, "Workdir or export to take the weights of.")
+
+
+def check_overrides(argv: list[str]) -> None:
+    """Raises ConfigError for a --config.a.b that is no field, naming those that are."""
+    fields = list(config_lib.flatten(Config()))
+    for arg in argv:
+        name = arg.split("=", 1)[0].lstrip("-").removeprefix("no")
+        if not arg.startswith("-") or not name.startswith("config."):
+            continue
+        field = name.removeprefix("config.")
+        if field in fields:
+            continue
+        section = field.split(".")[0] + "."
+        here = [f.removeprefix(section) for f in fields if f.startswith(section)]
+        where = f"config.{section[:-1]}" if here else "config"
+        accepted = here or sorted({f.split(".")[0] for f in fields})
+        raise ConfigError(
+            f"config.{field} does not exist; accepted in {where}: {', '.join(accepted)}"
+        )
+
+
+def resolve() -> Config:
+    """The config that the flags give."""
+    if _CONFIG.value is not None:
+        return config_lib.from_config_dict(_CONFIG.value)
+    own = pathlib.Path(_WORKDIR.value) / CONFIG_FILE
+    if not own.is_file():
+        raise ConfigError(
+            f"--config is missing, and {own} as well: give an experiment, for instance "
+            "--config=experiments/nano.py"
+        )
+    return config_lib.from_json(own.read_text())
+
+
+def parse(argv: list[str]) -> list[str]:
+    check_overrides(argv[1:])
+    if not any(a.split("=")[0].lstrip("-") == "config" for a in argv[1:]):
+        loose = [a for a in argv[1:] if a.lstrip("-").startswith("config.")]
+        if loose:
+            raise ConfigError(f"{loose[0]} changes a field of --config=F, which is missing")
+    for arg in argv[1:]:
+        name, _, value = arg.partition("=")
+        file = pathlib.Path(value.split(":")[0])  # behind a colon: an argument of get_config
+        if name.lstrip("-") == "config" and value and not file.is_file():
+            near = sorted(str(p) for p in file.parent.glob("[a-z]*.py"))
+            raise ConfigError(f"--config={value}: no such file; there are: {', '.join(near)}")
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as e:
+        raise ConfigError(str(e)) from e
+
+
+def main(_: list[str]) -> None:
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+        # Orbax tells every file it writes; what fails is raised, and named, by Checkpoints.
+        logging.get_absl_logger().addFilter(lambda r: "orbax" not in r.pathname)
+    from tmi.data.records import CorpusError
+    from tmi.train.checkpoint import CheckpointError
+    from tmi.train.loop import train
+    from tmi.train.metrics import TrainingDiverged
+
+    try:
+        train(resolve(), _WORKDIR.value, _INIT_FROM.value)
+    except (ConfigError, CorpusError, CheckpointError, TrainingDiverged) as e:
+        raise SystemExit(f"error: {e}") from e
+
+
+def _flags_parser(argv: list[str]) -> list[str]:
+    try:
+        return parse(argv)
+    except (ConfigError, OSError, KeyError, AttributeError, TypeError, ValueError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_flags_parser)

@@ -1,0 +1,367 @@
+"""Checkpoints (Orbax) and the small form that is shipped.
+
+    WORKDIR/config.json             the resolved config
+    WORKDIR/checkpoints/<step>/     params, ema, opt, info: what training goes on from
+    WORKDIR/best/<step>/            params, ema, info of the lowest dev loss
+    EXPORT/config.json params.npz info.json     averaged weights, rounded to float16
+
+`info` is JSON: format version, config, step, position in the data, dev metrics, legs. An export is
+written by `python -m tmi.train.checkpoint --workdir=W --out=DIR`, and is a workdir for every
+command but train; `restore_params` reads both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import typing
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from jaxtyping import Array
+
+from tmi import config as config_lib
+from tmi.config import FORMAT_VERSION, Config
+from tmi.sharding import param_shapes
+
+if typing.TYPE_CHECKING:
+    from tmi.train.step import TrainState
+
+PARAMS_FILE, INFO_FILE, CONFIG_FILE = "params.npz", "info.json", "config.json"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read; the message names it and what still stands."""
+
+
+def make_info(config: Config, step: int, data: dict | None, legs: list[dict], dev: dict) -> dict:
+    return {
+        "format_version": FORMAT_VERSION,
+        "config": dataclasses.asdict(config),
+        "step": step,
+        "data": data,
+        "legs": legs,
+        "dev": dev,
+    }
+
+
+def _check_version(info: dict, where: object) -> dict:
+    found = info.get("format_version")
+    if found != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{where} has format version {found}; this code reads version {FORMAT_VERSION}"
+        )
+    return info
+
+
+def _reason(e: BaseException) -> str:
+    """The innermost cause in one line: Orbax wraps what the file system said."""
+    while e.__cause__ is not None:
+        e = e.__cause__
+    text = " ".join(str(e).split())
+    if len(text) > 240:  # what happened stands at the end, where it happened at the beginning
+        text = f"{text[:80]} ... {text[-160:]}"
+    return f"{type(e).__name__}: {text}"
+
+
+class Checkpoints:
+    """The checkpoints of a workdir. Saving goes on in the background; errors surface at the next
+    call. A checkpoint that fails leaves the ones before it as they are.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
+        self.path = pathlib.Path(workdir).absolute()
+        if (self.path / PARAMS_FILE).exists():
+            raise CheckpointError(
+                f"{workdir} is an export, which holds no optimizer to go on with: give its path as "
+                "--init_from and another --workdir"
+            )
+        self._latest = self._manager("checkpoints", max_to_keep=keep)
+        self._best = self._manager(
+            "best", max_to_keep=1, best_fn=lambda m: m["loss"], best_mode="min"
+        )
+        self._under_way = "nothing"
+
+    def _manager(self, name: str, **options) -> ocp.CheckpointManager:
+        with self._named(f"opening {self.path / name}"):
+            return ocp.CheckpointManager(
+                self.path / name,
+                options=ocp.CheckpointManagerOptions(
+                    create=True, cleanup_tmp_directories=True, **options
+                ),
+            )
+
+    @contextlib.contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as e:
+            raise CheckpointError(f"{what} failed ({_reason(e)}). {self._standing()}") from e
+
+    def _standing(self) -> str:
+        """What can be relied on after a failure."""
+        steps = self.steps()
+        if not steps:
+            return "No checkpoint has been saved yet; free space or check the path, then try again"
+        return (
+            f"The last good checkpoint is step {steps[-1]} in {self.path / 'checkpoints'}; free "
+            "space or check the path, and the same command goes on from there"
+        )
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints, oldest first, as they lie on disk."""
+        folder = self.path / "checkpoints"
+        return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+
+    def best_loss(self) -> float:
+        """The lowest dev loss so far; infinity if there is none."""
+        step = self._best.best_step()
+        if step is None:
+            return float("inf")
+        info = self._best.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))
+        return float(info["info"]["dev"]["loss"])
+
+    def save(self, state: TrainState, info: dict) -> None:
+        if info["step"] in self.steps():
+            return
+        arrays = {"params": state.params, "ema": state.ema, "opt": state.opt}
+        self._save(self._latest, arrays, info, None)
+
+    def save_best(self, state: TrainState, info: dict) -> None:
+        """Keeps params and averages if info's dev loss is the lowest so far."""
+        arrays = {"params": state.params, "ema": state.ema}
+        self._save(self._best, arrays, info, {"loss": info["dev"]["loss"]})
+
+    def _save(self, manager, arrays: dict, info: dict, metrics: dict | None) -> None:
+        self.wait()
+        arrays = _detached(arrays)
+        items = {k: ocp.args.StandardSave(v) for k, v in arrays.items()}
+        args = ocp.args.Composite(**items, info=ocp.args.JsonSave(info))
+        self._under_way = f"saving step {info['step']} in {manager.directory}"
+        with self._named(self._under_way):
+            manager.save(info["step"], args=args, metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Returns once what was begun is on disk. Raises CheckpointError if it failed."""
+        with self._named(self._under_way):
+            for manager in (self._latest, self._best):
+                manager.wait_until_finished()
+                manager.check_for_errors()
+        self._under_way = "nothing"
+
+    def info(self) -> dict | None:
+        """That of the latest checkpoint; None if there is none."""
+        step = self._latest.latest_step()
+        if step is None:
+            return None
+        where = self.path / "checkpoints" / str(step)
+        with self._named(f"reading {where}"):
+            args = ocp.args.Composite(info=ocp.args.JsonRestore())
+            return _check_version(self._latest.restore(step, args=args)["info"], where)
+
+    def restore(self, like: TrainState) -> TrainState:
+        """The latest state; `like` gives shapes, dtypes and shardings, of any mesh."""
+        step = self._latest.latest_step()
+        with self._named(f"reading step {step} in {self.path / 'checkpoints'}"):
+            parts = {"params": like.params, "ema": like.ema, "opt": like.opt}
+            args = {k: ocp.args.StandardRestore(v) for k, v in parts.items()}
+            found = self._latest.restore(step, args=ocp.args.Composite(**args))
+        count = jax.device_put(jnp.asarray(step, jnp.int32), like.step.sharding)
+        return type(like)(count, found["params"], found["ema"], found["opt"])
+
+    def close(self) -> None:
+        for manager in (self._latest, self._best):
+            with contextlib.suppress(Exception):  # named by wait() already
+                manager.close()
+
+
+def _detached(arrays):
+    """Arrays that stay as they are while training goes on and donates its state."""
+    # A CPU array is host memory already: Orbax would write from the very buffer that is reused.
+    if jax.default_backend() == "cpu":
+        return jax.tree.map(jnp.copy, arrays)
+    return arrays
+
+
+# -- reading parameters alone --------------------------------------------------------------------
+
+
+def restore_params(
+    workdir: str | pathlib.Path, which: str = "best", ema: bool = True
+) -> tuple[Config, dict[str, Array]]:
+    """Config and float32 parameters by name, of a training's workdir or of an export.
+
+    Args:
+      which: 'best' (lowest dev loss; the latest if none was measured) or 'latest'. An export holds
+        one set of parameters, whatever is asked for.
+      ema: the averaged weights (an export has no others).
+
+    Raises:
+      CheckpointError: nothing readable is there, or it has another format version.
+    """
+    config, params, _ = read(workdir, which, ema)
+    return config, params
+
+
+def read(
+    workdir: str | pathlib.Path, which: str = "best", ema: bool = True
+) -> tuple[Config, dict[str, Array], dict]:
+    """As `restore_params`, with the checkpoint's info as well."""
+    if which not in ("best", "latest"):
+        raise ValueError(f"which={which!r}: 'best' or 'latest' is accepted")
+    path = pathlib.Path(workdir).absolute()
+    if (path / PARAMS_FILE).exists():
+        config, params, info = _read_export(path)
+    else:
+        folder = _checkpoint_folder(path, which)
+        info, params = _read_folder(folder, "ema" if ema else "params")
+        config = config_lib.from_config_dict(info["config"])
+    missing = sorted(set(param_shapes(config)) ^ set(params))
+    if missing:
+        raise CheckpointError(f"{workdir}: parameters missing or unknown: {', '.join(missing[:5])}")
+    shapes = param_shapes(config)
+    wrong = [n for n, x in params.items() if tuple(x.shape) != shapes[n]]
+    if wrong:
+        raise CheckpointError(
+            f"{workdir}: {wrong[0]} has shape {params[wrong[0]].shape}; its config wants "
+            f"{shapes[wrong[0]]}"
+        )
+    return config, {n: jnp.asarray(x, jnp.float32) for n, x in params.items()}, info
+
+
+def _checkpoint_folder(path: pathlib.Path, which: str) -> pathlib.Path:
+    names = ("best", "checkpoints") if which == "best" else ("checkpoints",)
+    for name in names:
+        steps = [p for p in (path / name).glob("*") if p.name.isdigit()]
+        if steps:
+            return max(steps, key=lambda p: int(p.name))
+    raise CheckpointError(
+        f"{path} holds no checkpoint: neither {PARAMS_FILE} nor {' nor '.join(names)}/<step> is "
+        "there. Train one with: python -m tmi.train --config=F --workdir=W"
+    )
+
+
+def _read_folder(folder: pathlib.Path, item: str) -> tuple[dict, dict[str, np.ndarray]]:
+    handler = ocp.CompositeCheckpointHandler()
+    try:
+        with ocp.Checkpointer(handler) as reader:
+            args = ocp.args.Composite(info=ocp.args.JsonRestore())
+            info = _check_version(reader.restore(folder, args=args)["info"], folder)
+            config = config_lib.from_config_dict(info["config"])
+            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            like = {
+                n: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=device)
+                for n, shape in param_shapes(config).items()
+            }
+            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
+            return info, reader.restore(folder, args=args)[item]
+    except (CheckpointError, config_lib.ConfigError):
+        raise
+    except Exception as e:
+        raise CheckpointError(f"reading {folder} failed ({_reason(e)})") from e
+
+
+# -- the shipped form ----------------------------------------------------------------------------
+
+
+def _read_export(path: pathlib.Path) -> tuple[Config, dict[str, np.ndarray], dict]:
+    try:
+        config = config_lib.from_json((path / CONFIG_FILE).read_text())
+        info = _check_version(json.loads((path / INFO_FILE).read_text()), path)
+        with np.load(path / PARAMS_FILE, allow_pickle=False) as file:
+            return config, {n: file[n].astype(np.float32) for n in file.files}, info
+    except (CheckpointError, config_lib.ConfigError):
+        raise
+    except Exception as e:
+        raise CheckpointError(f"{path}: its export is damaged ({_reason(e)})") from e
+
+
+def export(
+    workdir: str | pathlib.Path, out: str | pathlib.Path, which: str = "best"
+) -> pathlib.Path:
+    """Writes the averaged weights of `workdir` to `out` as float16, with config and origin.
+
+    Raises CheckpointError if a weight does not fit float16 or `out` is a training's workdir.
+    """
+    config, params, info = read(workdir, which)
+    out = pathlib.Path(out)
+    if (out / "checkpoints").exists():
+        raise CheckpointError(f"{out} is a training's workdir: export to another directory")
+    half = {n: np.asarray(x).astype(np.float16) for n, x in params.items()}
+    bad = [n for n, x in half.items() if not np.isfinite(x).all()]
+    if bad:
+        raise CheckpointError(f"{bad[0]} holds values that float16 does not (NaN or over 65504)")
+    legs = info["legs"]
+    last = legs[-1] if legs else {}
+    origin = {
+        "format_version": FORMAT_VERSION,
+        "step": info["step"],
+        "steps": sum(leg["steps"] for leg in legs),
+        "wall_s": round(sum(leg["wall_s"] for leg in legs), 1),
+        **{k: last.get(k) for k in ("corpus_hash", "seed", "commit", "command")},
+        "dev": info["dev"],
+        "legs": legs,
+        "num_parameters": int(sum(x.size for x in half.values())),
+        "weights": "exponential average, rounded to float16",
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    with _replacing(out / PARAMS_FILE) as file:
+        np.savez_compressed(file, **half)
+    with _replacing(out / CONFIG_FILE) as file:
+        file.write(config_lib.to_json(config).encode())
+    with _replacing(out / INFO_FILE) as file:
+        file.write(json.dumps(origin, indent=1).encode())
+    return out
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path):
+    """A file that takes the place of `path` only when it is whole."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_config(workdir: str | pathlib.Path, config: Config) -> None:
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with _replacing(workdir / CONFIG_FILE) as file:
+        file.write(config_lib.to_json(config).encode())
+
+
+def main() -> None:
+    from absl import app, flags
+
+    workdir = flags.DEFINE_string("workdir", None, "Of a training.", required=True)
+    out = flags.DEFINE_string("out", None, "Where the export goes.", required=True)
+    which = flags.DEFINE_enum("which", "best", ["best", "latest"], "Which checkpoint.")
+
+    def run(_: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
+        try:
+            path = export(workdir.value, out.value, which.value)
+        except (CheckpointError, config_lib.ConfigError, OSError) as e:
+            raise SystemExit(f"error: {e}") from e
+        size = sum(f.stat().st_size for f in path.iterdir() if f.is_file())
+        free = shutil.disk_usage(path).free / 1e9
+        print(f"{path}: {size / 1e6:.1f} MB ({free:.1f} GB free)")
+
+    app.run(run)
+
+
+if __name__ == "__main__":
+    main()

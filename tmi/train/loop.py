@@ -1,0 +1,298 @@
+"""Training from the first line to the last: read it down the page."""
+
+from __future__ import annotations
+
+import functools
+import math
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+from clu import parameter_overview
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from tmi import machine, sharding
+from tmi.config import Config, ConfigError, differing_fields, from_config_dict
+from tmi.data import records
+from tmi.data.pipeline import dev_batches, train_batches
+from tmi.train import checkpoint, provenance
+from tmi.train.checkpoint import CheckpointError, Checkpoints
+from tmi.train.metrics import DevAverages, TrainingDiverged, Window, Writer
+from tmi.train.optimizer import make_optimizer
+from tmi.train.step import TrainState, eval_step, init_state, split_balance, train_step
+
+
+def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = None) -> dict:
+    """Trains `config` in `workdir`, or goes on if a checkpoint is there.
+
+    Args:
+      init_from: a workdir or export whose averaged weights a fresh training begins with.
+
+    Returns:
+      {"step", "stopped" (by SIGTERM or SIGINT), "dev" (last dev metrics), "best_loss"}.
+
+    Raises:
+      ConfigError: the checkpoint in `workdir` has another config (the fields are named).
+      CorpusError: a corpus cannot be read.
+      CheckpointError: saving or reading failed; earlier checkpoints stay.
+      TrainingDiverged: a loss is NaN or infinite; the last checkpoint is from before.
+    """
+    workdir = pathlib.Path(workdir)
+    c = config.train
+
+    # -- a checkpoint? ----------------------------------------------------------------------------
+    checkpoints = Checkpoints(workdir, c.keep)
+    saved = checkpoints.info()
+    if saved is not None:
+        _check_resumable(saved, config, workdir)
+    checkpoint.write_config(workdir, config)
+
+    # -- devices, state ---------------------------------------------------------------------------
+    mesh = sharding.make_mesh(config)
+    shardings = state_shardings(config, mesh)
+    legs, start = [], 0
+    if saved is not None:
+        state = checkpoints.restore(_abstract(config, shardings))
+        legs, start = saved["legs"], saved["step"]
+    elif init_from is not None:
+        state, legs = init_from_params(config, init_from, shardings)
+    else:
+        state = jax.jit(functools.partial(init_state, config), out_shardings=shardings)(
+            jax.random.key(c.seed)
+        )
+
+    # -- data -------------------------------------------------------------------------------------
+    hosts = jax.process_count()
+    batches = train_batches(config, host_index=jax.process_index(), host_count=hosts)
+    if saved is not None:
+        batches.set_state(saved["data"])
+    rows = sharding.batch_shardings(mesh)
+    evaluate = make_evaluator(config, mesh) if c.eval_every else None
+
+    # -- the step, compiled once ------------------------------------------------------------------
+    step_fn = jax.jit(
+        functools.partial(train_step, config),
+        in_shardings=(shardings, rows),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+
+    # -- reports ----------------------------------------------------------------------------------
+    ceiling = machine.matmul_ceiling() * math.prod(c.mesh)
+    window = Window(config, ceiling)
+    writer = Writer(workdir, start, c.steps)
+    leg = provenance.new_leg(batches.corpus.hash, c.seed, start)
+    began, dev, best = time.perf_counter(), (saved or {}).get("dev", {}), checkpoints.best_loss()
+    say = writer.say
+    size = parameter_overview.count_parameters(state.params)
+    say(f"{config.name}: {size / 1e6:.2f}M parameters, matmul ceiling {ceiling / 1e9:.0f} GFLOP/s")
+    if saved is not None:
+        ignored = f"; --init_from={init_from} is not read" if init_from else ""
+        say(f"resumes from step {start} in {workdir}{ignored}")
+
+    def info(step: int) -> dict:
+        now = {"steps": step - start, "wall_s": round(time.perf_counter() - began, 1)}
+        return checkpoint.make_info(config, step, batches.get_state(), [*legs, leg | now], dev)
+
+    def measure(step: int) -> None:
+        nonlocal dev, best
+        dev = evaluate(state.ema)
+        writer.write(step, "dev", dev)
+        better = dev["loss"] < best
+        if better:
+            best = dev["loss"]
+            checkpoints.save_best(state, info(step))
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in dev.items())
+        say(f"step {step} dev: {shown}{' (best)' if better else ''}")
+
+    stop = StopRequest()
+    pending: tuple[int, dict[str, Array]] | None = None
+    step = start
+
+    def settle() -> None:
+        """Waits for the step under way and looks at its loss."""
+        nonlocal pending
+        if pending is not None:
+            done, values = pending
+            pending = None
+            writer.progress(done, window.add_result(done, jax.device_get(values)))
+
+    try:
+        # The weights that a leg begins with are its first best: it is kept only if it improves.
+        if evaluate and start == 0 and init_from is not None and saved is None:
+            measure(0)
+            window.restart()
+
+        # -- the loop -----------------------------------------------------------------------------
+        while step < c.steps and not stop:
+            waited = batches.wait_s
+            batch = next(batches)
+            window.add_batch(batch, batches.wait_s - waited, hosts)
+            state, values = step_fn(state, sharding.put_batch(batch, rows))
+            settle()  # the step before: this one is computed meanwhile
+            step += 1
+            pending = (step, values)
+            if step == start + 1:
+                settle()
+                say(f"first step (with compilation) after {time.perf_counter() - began:.0f} s")
+                window.restart()
+                writer.begin(step)
+
+            last = step == c.steps
+            if last or step % c.log_every == 0:
+                settle()
+                values = window.report(step)
+                writer.write(step, "train", values)
+                writer.report(step, values)
+            if evaluate and (last or step % c.eval_every == 0):
+                settle()
+                with window.pause():
+                    measure(step)
+            if last or (c.save_every and step % c.save_every == 0):
+                settle()
+                with window.pause():
+                    checkpoints.save(state, info(step))
+
+        # -- the end ------------------------------------------------------------------------------
+        settle()
+        if stop and step < c.steps:
+            checkpoints.save(state, info(step))
+            say(f"{stop.name}: saved step {step} in {workdir}; the same command goes on from there")
+        checkpoints.wait()
+        if batches.skipped.reasons:
+            say(f"{len(batches.skipped)} records or shards could not be read and were skipped")
+    except TrainingDiverged as e:
+        raise TrainingDiverged(f"{e}. {_what_stays(checkpoints)}") from e
+    except OSError as e:
+        raise CheckpointError(f"after step {step}: {e}. {_what_stays(checkpoints)}") from e
+    finally:
+        stop.restore()
+        batches.close()
+        writer.close()
+        checkpoints.close()
+    return {"step": step, "stopped": step < c.steps, "dev": dev, "best_loss": best}
+
+
+def _what_stays(checkpoints: Checkpoints) -> str:
+    try:
+        checkpoints.wait()
+    except CheckpointError as e:
+        return str(e)
+    steps = checkpoints.steps()
+    if not steps:
+        return "No checkpoint was saved before it"
+    return f"The last good checkpoint is step {steps[-1]} in {checkpoints.path / 'checkpoints'}"
+
+
+def _check_resumable(saved: dict, config: Config, workdir: pathlib.Path) -> None:
+    other = differing_fields(from_config_dict(saved["config"]), config)
+    if other:
+        raise ConfigError(
+            f"{workdir} holds step {saved['step']} of another config; differing (saved -> given): "
+            f"{'; '.join(other)}. Give the saved values, another --workdir, or begin afresh from "
+            "its weights with --init_from"
+        )
+
+
+# -- state ---------------------------------------------------------------------------------------
+
+
+def state_shardings(config: Config, mesh: Mesh) -> TrainState:
+    """Where every array of the training state lies."""
+    state = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
+    return sharding.state_shardings(config, state, mesh)
+
+
+def _abstract(config: Config, shardings: TrainState) -> TrainState:
+    state = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
+    )
+
+
+def init_from_params(
+    config: Config, workdir: str | pathlib.Path, shardings: TrainState
+) -> tuple[TrainState, list[dict]]:
+    """A fresh state, optimizer included, around the averaged weights of `workdir`; and its legs.
+
+    Raises ConfigError if the model there has other parameters or shapes.
+    """
+    theirs, params, info = checkpoint.read(workdir)
+    want = sharding.param_shapes(config)
+    have = {n: tuple(x.shape) for n, x in params.items()}
+    if want != have:
+        wrong = [n for n in sorted({*want, *have}) if want.get(n) != have.get(n)]
+        sections = ("model.", "flow.", "audio.", "video.", "text.", "speech.", "microturn.")
+        fields = [f for f in differing_fields(theirs, config) if f.startswith(sections)]
+        raise ConfigError(
+            f"--init_from={workdir}: its parameters do not fit this config, {wrong[0]} is "
+            f"{have.get(wrong[0])} there and {want.get(wrong[0])} here; differing (there -> "
+            f"here): {'; '.join(fields)}"
+        )
+
+    def build(params: dict[str, Array]) -> TrainState:
+        trained, _ = split_balance(config, params)
+        opt = make_optimizer(config).init(trained)
+        return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), opt)
+
+    return jax.jit(build, out_shardings=shardings)(params), info["legs"]
+
+
+# -- evaluation ----------------------------------------------------------------------------------
+
+
+def make_evaluator(config: Config, mesh: Mesh):
+    """A function from averaged parameters to dev metrics: by stream, by skill ('skill/<name>').
+
+    Raises CorpusError if data.dev_corpus cannot be read.
+    """
+    corpus = records.open_corpus(config.data.dev_corpus)
+    held = dev_batches(config, config.train.eval_batches, corpus=corpus)
+    if not held:
+        raise records.CorpusError(f"{corpus.path} gives no batch: config.train.eval_batches is 0")
+    rows = sharding.batch_shardings(mesh)
+    run = jax.jit(
+        functools.partial(eval_step, config, len(corpus.skills)),
+        in_shardings=(sharding.param_shardings(config, mesh), rows, None),
+        out_shardings=sharding.replicated(mesh),
+    )
+
+    def evaluate(params: dict[str, Array]) -> dict[str, float]:
+        averages = DevAverages(corpus.skills)
+        for i, batch in enumerate(held):
+            # The same noise each time: dev losses of two steps can be compared.
+            key = jax.random.fold_in(jax.random.key(0), i)
+            placed = sharding.put_batch(sharding.own_rows(batch), rows)
+            averages.add(batch, *jax.device_get(run(params, placed, key)))
+        return averages.result()
+
+    return evaluate
+
+
+class StopRequest:
+    """True once SIGTERM or SIGINT has come: the loop then ends after its step."""
+
+    def __init__(self):
+        self.name = ""
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame) -> None:
+        if self.name and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice
+        self.name = signal.Signals(number).name
+        print(f"{self.name}: stops after this step", file=sys.stderr, flush=True)
+
+    def __bool__(self) -> bool:
+        return bool(self.name)
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
