@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
 
     d = c.data
     d.row_length, d.batch_size = 128, 4
-    d.audio_slots, d.video_slots, d.speech_slots = 88, 16, 24
+    d.audio_slots, d.video_slots, d.speech_slots = 64, 16, 24
     d.num_threads, d.prefetch = 1, 2
 
     c.optimizer.warmup_steps = 2

@@ -1,9 +1,10 @@
 """nano: the shipped model, 5.4M parameters, all skills.
 
-Two micro-turn layouts of audio positions, one patch of 40x40 pixels when a frame comes, one speech
-patch of 200 ms while it speaks; six layers of width 192, four of them mixtures of eight experts.
+A micro-turn has one audio position, one patch of 40x40 pixels when a frame comes, and one speech
+patch of 200 ms while the model speaks. Six layers of width 192, four of them mixtures of eight
+experts.
 
-Costs about an hour on two CPU cores: 2400 steps of 8 rows x 1024 positions, 1.3 s each, 19.7M
+Costs about an hour on two CPU cores: 3600 steps of 4 rows x 1024 positions, 14.7M
 positions. What it reaches is in assets/nano/info.json (dev) and docs/LOG.md (evaluation).
 
     python -m data_pipelines.synthetic --out=build/corpus/train --split=train
@@ -23,10 +24,10 @@ from tmi import config
 def get_config() -> ConfigDict:
     c = config.default()
     c.name = "nano"
-    c.model.mlp_width = 256  # with the default, 5.54M parameters
+    c.model.expert_width = 80  # 96 would be 5.7M parameters
     c.data.corpus, c.data.dev_corpus = "build/corpus/train", "build/corpus/dev"
 
     t = c.train
-    t.steps = 2400
+    t.steps = 3600
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 8
     return c

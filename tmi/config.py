@@ -1,7 +1,8 @@
 """The one schema of a run: frozen dataclasses, checked once.
 
-`experiments/x.py:get_config()` returns the editable view (`default()`, an `ml_collections.ConfigDict`);
-`from_config_dict` turns it into the frozen `Config` and validates it. Nothing else defines a field.
+`experiments/x.py:get_config()` returns the editable view (`default()`, an
+`ml_collections.ConfigDict`); `from_config_dict` turns it into the frozen `Config` and validates it.
+Nothing else defines a field.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ class TrainConfig:
     seed: int = 0
     remat: bool = False
     text_weight: float = 1.0
-    speech_weight: float = 1.0
+    speech_weight: float = 0.5
     eom_weight: float = 0.3  # of the END of a silent micro-turn: most of all targets
     log_every: int = 10
     eval_every: int = 200
@@ -204,7 +205,8 @@ class Config:
         validate(self)
 
 
-# What may differ between a checkpoint and the run that resumes it (issue: "steps, logging and mesh").
+# What may differ between a checkpoint and the run that resumes it (issue: "steps, logging and
+# mesh").
 RESUMABLE_FIELDS = frozenset({
     "name", "train.steps", "train.log_every", "train.eval_every", "train.eval_batches",
     "train.save_every", "train.keep", "train.mesh", "data.num_threads", "data.prefetch",
@@ -291,12 +293,12 @@ def validate(c: Config) -> None:
     _require(
         _whole(positions), "microturn.seconds", t.seconds,
         "a whole number of dMel positions "
-        f"(audio.frames_per_position={a.frames_per_position} frames of audio.hop_s={a.hop_s} s each)",
+        f"({a.frames_per_position} frames of audio.hop_s={a.hop_s} s each)",
     )  # fmt: skip
     patches = t.seconds * s.sample_rate / s.hop / s.frames_per_position
     _require(
         _whole(patches), "microturn.seconds", t.seconds,
-        f"a whole number of speech patches (speech.frames_per_position={s.frames_per_position} frames "
+        f"a whole number of speech patches ({s.frames_per_position} frames "
         f"of speech.hop={s.hop} samples at speech.sample_rate={s.sample_rate} Hz each)",
     )  # fmt: skip
     less = f"less than audio.log_max={a.log_max}"
@@ -308,21 +310,66 @@ def validate(c: Config) -> None:
     )  # fmt: skip
     _require(t.max_text_out >= 2, "microturn.max_text_out", t.max_text_out, "at least 2 tokens")
     _require(t.max_text_in >= 1, "microturn.max_text_in", t.max_text_in, "at least 1 token")
-    _require(t.kv_block >= 16 and t.kv_block % 16 == 0, "microturn.kv_block", t.kv_block, "a multiple of 16")
-    _require(s.sample_rate == a.sample_rate, "speech.sample_rate", s.sample_rate, "equal to audio.sample_rate")
+    _require(
+        t.kv_block >= 16 and t.kv_block % 16 == 0,
+        "microturn.kv_block",
+        t.kv_block,
+        "a multiple of 16",
+    )
+    _require(
+        s.sample_rate == a.sample_rate,
+        "speech.sample_rate",
+        s.sample_rate,
+        "equal to audio.sample_rate",
+    )
     _require(s.window <= s.n_fft, "speech.window", s.window, f"at most speech.n_fft={s.n_fft}")
-    _require(m.num_heads % m.num_kv_heads == 0, "model.num_heads", m.num_heads, "a multiple of model.num_kv_heads")
-    _require(m.position_bias in ("token", "microturn", "both"), "model.position_bias", m.position_bias, "'token', 'microturn' or 'both'")
-    _require(1 <= m.num_experts_per_token <= m.num_experts, "model.num_experts_per_token", m.num_experts_per_token, "between 1 and model.num_experts")
-    _require(0 <= m.num_dense_layers <= m.num_layers, "model.num_dense_layers", m.num_dense_layers, "between 0 and model.num_layers")
+    _require(
+        m.num_heads % m.num_kv_heads == 0,
+        "model.num_heads",
+        m.num_heads,
+        "a multiple of model.num_kv_heads",
+    )
+    _require(
+        m.position_bias in ("token", "microturn", "both"),
+        "model.position_bias",
+        m.position_bias,
+        "'token', 'microturn' or 'both'",
+    )
+    _require(
+        1 <= m.num_experts_per_token <= m.num_experts,
+        "model.num_experts_per_token",
+        m.num_experts_per_token,
+        "between 1 and model.num_experts",
+    )
+    _require(
+        0 <= m.num_dense_layers <= m.num_layers,
+        "model.num_dense_layers",
+        m.num_dense_layers,
+        "between 0 and model.num_layers",
+    )
     _require(m.window % 16 == 0, "model.window", m.window, "a multiple of 16 positions")
     _require(m.conv_width >= 1, "model.conv_width", m.conv_width, "at least 1")
     _require(m.dtype in ("float32", "bfloat16"), "model.dtype", m.dtype, "'float32' or 'bfloat16'")
-    _require(c.data.row_length % t.kv_block == 0, "data.row_length", c.data.row_length, f"a multiple of microturn.kv_block={t.kv_block}")
+    _require(
+        c.data.row_length % t.kv_block == 0,
+        "data.row_length",
+        c.data.row_length,
+        f"a multiple of microturn.kv_block={t.kv_block}",
+    )
     _require(c.data.batch_size >= 1, "data.batch_size", c.data.batch_size, "at least 1 row")
     whole = all(isinstance(n, int) and n >= 1 for n in c.train.mesh)
-    _require(len(c.train.mesh) == len(MESH_AXES) and whole, "train.mesh", c.train.mesh, f"five sizes >= 1, for {MESH_AXES}")
-    _require(c.data.batch_size % (c.train.mesh[0] * c.train.mesh[1]) == 0, "data.batch_size", c.data.batch_size, "a multiple of the data x fsdp sizes of train.mesh")
+    _require(
+        len(c.train.mesh) == len(MESH_AXES) and whole,
+        "train.mesh",
+        c.train.mesh,
+        f"five sizes >= 1, for {MESH_AXES}",
+    )
+    _require(
+        c.data.batch_size % (c.train.mesh[0] * c.train.mesh[1]) == 0,
+        "data.batch_size",
+        c.data.batch_size,
+        "a multiple of the data x fsdp sizes of train.mesh",
+    )
     _validate_data(c, round(positions), round(patches))
     channels = c.video.stem_channels
     ok = len(channels) == 3 and all(isinstance(n, int) and n >= 1 for n in channels)
@@ -356,7 +403,7 @@ def _build(cls, values: Mapping, prefix: str):
     unknown = sorted(set(values) - fields)
     if unknown:
         raise ConfigError(
-            f"config.{prefix}{unknown[0]} does not exist; accepted here: {', '.join(sorted(fields))}"
+            f"config.{prefix}{unknown[0]} does not exist; accepted: {', '.join(sorted(fields))}"
         )
     kwargs: dict[str, Any] = {}
     for name, value in values.items():

@@ -1,17 +1,19 @@
 """The clock and the layout of a micro-turn: the keystone of the code base.
 
-Time is cut into micro-turns. In micro-turn `m` the model reads the input of [T m, T (m+1)) s and then writes output that
-plays over [T (m+1), T (m+2)) s, T = 0.2 s by default. This module alone knows how many positions a micro-turn has, in which
-order they come, and what time a position stands for. Data, model, decoder, server and scorers ask here.
+Time is cut into micro-turns. In micro-turn `m` the model reads the input of [T m, T (m+1)) s and
+then writes output that plays over [T (m+1), T (m+2)) s, T = 0.2 s by default. This module alone
+knows how many positions a micro-turn has, in which order they come, and what time a position stands
+for. Data, model, decoder, server and scorers ask here.
 
 The positions of a micro-turn, ragged:
 
     AUDIO_IN x k | VIDEO_IN x g, if a frame came | TEXT_IN, a token each, if text came |
     TEXT_OUT, a token each, the last one END | AUDIO_OUT x p, if END was <speak>
 
-END is `<eom>` in a silent micro-turn (its only output position) and `<speak>` before speech. A position's hidden state
-predicts what the *next* position holds if that is an output position: a token (text unembedding) or a patch of mel frames
-(flow head). So the model reads everything of a slice before it writes, and nothing later.
+END is `<eom>` in a silent micro-turn (its only output position) and `<speak>` before speech. A
+position's hidden state predicts what the *next* position holds if that is an output position: a
+token (text unembedding) or a patch of mel frames (flow head). So the model reads everything of a
+slice before it writes, and nothing later.
 """
 
 from __future__ import annotations
@@ -122,8 +124,9 @@ def layout(config: Config) -> Layout:
 class Microturn:
     """What comes in and goes out in one micro-turn. Absent streams are None or empty.
 
-    audio: uint8 [k * audio_frames, mels] dMel bins; video: uint8 [g, 2, patch, patch, 3]; text_in, text_out: token ids
-    without END; speech: float32 [p * speech_frames, speech_mels], None when silent.
+    audio: uint8 [k * audio_frames, mels] dMel bins; video: uint8 [g, 2, patch, patch, 3]; text_in,
+    text_out: token ids without END; speech: float32 [p * speech_frames, speech_mels], None when
+    silent.
     """
 
     audio: np.ndarray | None = None
@@ -164,14 +167,19 @@ def input_streams(lay: Layout, mt: Microturn) -> list[tuple[Stream, int]]:
     if mt.video is not None:
         out += [(Stream.VIDEO_IN, 0)] * lay.video_positions
     if len(mt.text_in) > lay.max_text_in:
-        raise ValueError(f"{len(mt.text_in)} text tokens in one micro-turn; at most {lay.max_text_in}: use spill_text")
+        raise ValueError(
+            f"{len(mt.text_in)} tokens in; at most {lay.max_text_in} a micro-turn: use spill_text"
+        )
     return out + [(Stream.TEXT_IN, int(t)) for t in mt.text_in]
 
 
 def output_streams(lay: Layout, mt: Microturn) -> list[tuple[Stream, int]]:
     """(stream, token) of each output position of a micro-turn: the layout's output half."""
     if len(mt.text_out) > lay.max_text_out - 1:
-        raise ValueError(f"{len(mt.text_out)} text tokens out of one micro-turn; at most {lay.max_text_out - 1}: use spill_text")
+        raise ValueError(
+            f"{len(mt.text_out)} tokens out; at most {lay.max_text_out - 1} a micro-turn: "
+            "use spill_text"
+        )
     out = [(Stream.TEXT_OUT, int(t)) for t in mt.text_out]
     out.append((Stream.TEXT_OUT, EOM_ID if mt.speech is None else SPEAK_ID))
     if mt.speech is not None:
@@ -180,7 +188,8 @@ def output_streams(lay: Layout, mt: Microturn) -> list[tuple[Stream, int]]:
 
 
 def spill_text(lay: Layout, microturns: Iterable[Microturn]) -> list[Microturn]:
-    """Moves text beyond a micro-turn's room to the following ones; appends micro-turns until none is left."""
+    """Moves text beyond a micro-turn's room to the following ones; appends micro-turns until none
+    is left."""
     out: list[Microturn] = []
     waiting_in: list[int] = []
     waiting_out: list[int] = []
@@ -189,7 +198,9 @@ def spill_text(lay: Layout, microturns: Iterable[Microturn]) -> list[Microturn]:
     def emit(mt: Microturn) -> None:
         waiting_in.extend(mt.text_in)
         waiting_out.extend(mt.text_out)
-        out.append(dataclasses.replace(mt, text_in=waiting_in[:room_in], text_out=waiting_out[:room_out]))
+        out.append(
+            dataclasses.replace(mt, text_in=waiting_in[:room_in], text_out=waiting_out[:room_out])
+        )
         del waiting_in[:room_in], waiting_out[:room_out]
 
     for mt in microturns:
@@ -213,7 +224,9 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
         if mt.video is not None:
             video.append(mt.video.reshape(lay.video_positions, 2, lay.patch, lay.patch, 3))
         if mt.speech is not None:
-            speech.append(mt.speech.reshape(lay.speech_positions, lay.speech_frames, lay.speech_mels))
+            speech.append(
+                mt.speech.reshape(lay.speech_positions, lay.speech_frames, lay.speech_mels)
+            )
     stream = np.array([s for s, _ in streams], np.int32)
     token = np.array([t for _, t in streams], np.int32)
     slot = np.zeros_like(stream)
@@ -235,7 +248,9 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
     )
 
 
-def cut(seq: SessionSequence, max_positions: int, max_audio: int, max_video: int, max_speech: int) -> SessionSequence:
+def cut(
+    seq: SessionSequence, max_positions: int, max_audio: int, max_video: int, max_speech: int
+) -> SessionSequence:
     """The longest prefix of whole micro-turns within the given numbers of positions."""
     within = (
         (np.arange(len(seq)) < max_positions)

@@ -17,21 +17,38 @@ def small_config(**model) -> config_lib.Config:
         c,
         microturn=dataclasses.replace(c.microturn, kv_block=16),
         model=dataclasses.replace(
-            c.model, width=32, num_layers=3, num_dense_layers=1, global_every=3, num_heads=2, num_kv_heads=1,
-            head_dim=16, mlp_width=48, num_experts=4, expert_width=16, window=32, global_blocks=6, bias_extent=16,
-            time_frequencies=4, **model,
+            c.model,
+            width=32,
+            num_layers=3,
+            num_dense_layers=1,
+            global_every=3,
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=16,
+            mlp_width=48,
+            num_experts=4,
+            expert_width=16,
+            window=32,
+            global_blocks=6,
+            bias_extent=16,
+            time_frequencies=4,
+            **model,
         ),
         video=dataclasses.replace(c.video, stem_channels=(4, 8, 16)),
         flow=dataclasses.replace(c.flow, width=16, depth=1, feedback_width=8),
-        data=dataclasses.replace(c.data, row_length=256, batch_size=1, audio_slots=160, video_slots=96, speech_slots=64),
-    )  # fmt: skip
+        data=dataclasses.replace(
+            c.data, row_length=256, batch_size=1, audio_slots=160, video_slots=96, speech_slots=64
+        ),
+    )
 
 
 def random_microturns(config, rng, count):
     lay = layout(config)
     turns = []
     for _ in range(count):
-        mt = Microturn(audio=rng.integers(0, 16, (lay.audio_positions * lay.audio_frames, 80), np.uint8))
+        mt = Microturn(
+            audio=rng.integers(0, 16, (lay.audio_positions * lay.audio_frames, 80), np.uint8)
+        )
         if rng.random() < 0.4:
             mt.video = rng.integers(0, 256, (lay.video_positions, 2, 40, 40, 3), np.uint8)
         if rng.random() < 0.3:
@@ -39,7 +56,9 @@ def random_microturns(config, rng, count):
         if rng.random() < 0.4:
             mt.text_out = rng.integers(16, 512, rng.integers(1, lay.max_text_out)).tolist()
         if rng.random() < 0.4:
-            mt.speech = rng.normal(size=(lay.speech_positions * lay.speech_frames, 80)).astype(np.float32)
+            mt.speech = rng.normal(size=(lay.speech_positions * lay.speech_frames, 80)).astype(
+                np.float32
+            )
         turns.append(mt)
     return turns
 
@@ -54,7 +73,10 @@ def params(config):
     p = tree.init(config, jax.random.key(0))
     rng = np.random.default_rng(0)
     # Taps and gates start at zero: give every part something to do.
-    return {k: v + (0.1 * rng.normal(size=v.shape)).astype(np.float32) if "balance" not in k else v for k, v in p.items()}
+    return {
+        k: v + (0.1 * rng.normal(size=v.shape)).astype(np.float32) if "balance" not in k else v
+        for k, v in p.items()
+    }
 
 
 @pytest.fixture(scope="session")

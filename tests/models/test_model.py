@@ -1,4 +1,5 @@
-"""Laws of the model: streaming equals one-shot, causality by zero gradients, isolation of packed sessions, dropless experts."""
+"""Laws of the model: streaming equals one-shot, causality by zero gradients, isolation of packed
+sessions, dropless experts."""
 
 import dataclasses
 
@@ -27,12 +28,18 @@ def as_batch(config, seqs):
         for key in ("stream", "token", "microturn", "text_target", "text_weight"):
             batch[key][0, at : at + n] = rows[key]
         slot = rows["slot"].copy()
-        for key, stream in (("dmel", Stream.AUDIO_IN), ("video", Stream.VIDEO_IN), ("speech", Stream.AUDIO_OUT)):
+        for key, stream in (
+            ("dmel", Stream.AUDIO_IN),
+            ("video", Stream.VIDEO_IN),
+            ("speech", Stream.AUDIO_OUT),
+        ):
             slot[seq.stream == stream] += filled[key]
             m = len(rows[key])
             batch[key][0, filled[key] : filled[key] + m] = rows[key]
             if key == "speech":
-                batch["speech_source"][0, filled[key] : filled[key] + m] = rows["speech_source"] + at
+                batch["speech_source"][0, filled[key] : filled[key] + m] = (
+                    rows["speech_source"] + at
+                )
                 batch["speech_weight"][0, filled[key] : filled[key] + m] = rows["speech_weight"]
             filled[key] += m
         batch["slot"][0, at : at + n] = slot
@@ -128,21 +135,17 @@ def test_either_position_scheme_runs(bias):
 
 def test_near_and_far_attention_agree():
     rng = np.random.default_rng(0)
-    q, k, v, rel = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((1, 2, 512, 8), (1, 1, 512, 8), (1, 1, 512, 8), (1, 2, 512, 16)))  # fmt: skip
-    position = jnp.arange(512)[None]
-    segment = jnp.ones((1, 512), jnp.int32)
-    span = attention.Span(64, 0, 16)
-    near = attention.attend_rows(q, k, v, rel, position, segment, span)
-    scores = jnp.einsum("bhqd,bkd->bhqk", q, k[:, 0])
-    scores = scores + attention.gathered_bias(rel, position[:, :, None] - position[:, None])
-    scores = jnp.where(span.visible(position[:, :, None], position[:, None])[:, None], scores, -jnp.inf)
-    want = jnp.einsum("bhqk,bkd->bhqd", jax.nn.softmax(scores, -1), v[:, 0])
-    np.testing.assert_allclose(near, want, atol=1e-5)
-    far_span = attention.Span(0, 24, 16)
-    far = attention.attend_rows(q, k, v, rel, position, segment, far_span)
-    scores = jnp.where(far_span.visible(position[:, :, None], position[:, None])[:, None], jnp.einsum("bhqd,bkd->bhqk", q, k[:, 0]) + attention.gathered_bias(rel, position[:, :, None] - position[:, None]), -jnp.inf)  # fmt: skip
-    want = jnp.einsum("bhqk,bkd->bhqd", jax.nn.softmax(scores, -1), v[:, 0])
-    np.testing.assert_allclose(far, want, atol=1e-5)
+    shapes = ((1, 2, 512, 8), (1, 1, 512, 8), (1, 1, 512, 8), (1, 2, 512, 16))
+    q, k, v, rel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes)
+    position, segment = jnp.arange(512)[None], jnp.ones((1, 512), jnp.int32)
+    distance = position[:, :, None] - position[:, None]
+    for span in (attention.Span(64, 0, 16), attention.Span(0, 24, 16)):  # near, far
+        got = attention.attend_rows(q, k, v, rel, position, segment, span)
+        scores = jnp.einsum("bhqd,bkd->bhqk", q, k[:, 0])
+        scores = scores + attention.gathered_bias(rel, distance)
+        visible = span.visible(position[:, :, None], position[:, None])[:, None]
+        p = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
+        np.testing.assert_allclose(got, jnp.einsum("bhqk,bkd->bhqd", p, v[:, 0]), atol=1e-5)
 
 
 def reference_moe(m: moe.MoE, x):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from tmi.config import Config
 from tmi.data.batch import empty_batch
 from tmi.microturn import EOM_ID
 from tmi.models.flops import batch_flops
+from tmi.train import metrics
 from tmi.train.metrics import DevAverages, TrainingDiverged, Window, Writer, mean
 
 numbers = st.floats(-100, 100)
@@ -53,27 +53,27 @@ def test_dev_averages_weigh_each_stream_by_its_own_targets():
     )
 
 
-def test_window_counts_valid_positions_and_leaves_pauses_out():
+def test_window_counts_valid_positions_and_leaves_pauses_out(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(metrics.time, "perf_counter", lambda: clock[0])
     config = Config()
     window = Window(config, ceiling=1e9)
     batch = batch_of(config, words=10, silent=20)
-    start = time.perf_counter()
-    window.add_batch(batch, wait_s=0.01)
+    window.add_batch(batch, wait_s=0.1)
     window.add_result(1, {"loss": 2.0, "grad_norm": 1.0})
     window.add_result(2, {"loss": 4.0, "grad_norm": 1.0})
-    time.sleep(0.05)
+    clock[0] += 0.5
     with window.pause():
-        time.sleep(0.3)
+        clock[0] += 7
     report = window.report(2)
-    seconds = time.perf_counter() - start - 0.3
     assert report["loss"] == 3.0
-    assert report["speed/tokens_per_s"] == pytest.approx(30 / seconds, rel=0.2)
-    assert report["speed/model_gflops"] == pytest.approx(
-        batch_flops(config, batch) / seconds / 1e9, rel=0.2
-    )
-    assert report["speed/share_of_ceiling"] == pytest.approx(report["speed/model_gflops"])
-    assert report["input/wait_share"] == pytest.approx(0.01 / seconds, rel=0.2)
+    assert report["speed/tokens_per_s"] == pytest.approx(60)
+    gflops = batch_flops(config, batch) / 0.5 / 1e9
+    assert report["speed/model_gflops"] == pytest.approx(gflops)
+    assert report["speed/share_of_ceiling"] == pytest.approx(gflops)
+    assert report["input/wait_share"] == pytest.approx(0.2)
     assert report["input/fill_ratio"] == pytest.approx(30 / config.data.row_length)
+    clock[0] += 1
     assert "speed/tokens_per_s" not in window.report(3)  # nothing since
 
 

@@ -29,7 +29,8 @@ class CorpusError(ValueError):
 
 @dataclasses.dataclass
 class SessionRecord:
-    """A duplex session: what the user gave and what the model should do. Times in seconds from its opening."""
+    """A duplex session: what the user gave and what the model should do. Times in seconds from its
+    opening."""
 
     id: str
     skills: list[str]
@@ -102,7 +103,9 @@ class Corpus:
     @property
     def hash(self) -> str:
         """Identifies the corpus' contents: the hash of its shards' hashes."""
-        return hashlib.sha256("".join(s["sha256"] for s in self.manifest["shards"]).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            "".join(s["sha256"] for s in self.manifest["shards"]).encode()
+        ).hexdigest()[:16]
 
     @property
     def num_sessions(self) -> int:
@@ -128,12 +131,15 @@ def open_corpus(path: str | pathlib.Path) -> Corpus:
     except (ValueError, TypeError, KeyError) as e:
         raise CorpusError(f"{manifest} is damaged ({e!r}); render the corpus again") from e
     if not any(s.is_file() for s in corpus.shards):
-        raise CorpusError(f"{path}: its manifest names {len(corpus.shards)} shards and none is there")
+        raise CorpusError(
+            f"{path}: its manifest names {len(corpus.shards)} shards and none is there"
+        )
     return corpus
 
 
 def read_sessions(corpus: Corpus, ids: Sequence[str] | None = None) -> Iterator[SessionRecord]:
-    """Every readable session in order. Unreadable shards and records are named on the log and left out."""
+    """Every readable session in order. Unreadable shards and records are named on the log and left
+    out."""
     from absl import logging
 
     for shard in corpus.shards:

@@ -1,7 +1,8 @@
 """One micro-turn of a batch of streaming sessions: pure, compiled once, its state donated.
 
-Append the ragged input, write text until END, speak if END was <speak>, turn mel into sound. The model alone decides what is
-written and when: there is no rule, voice-activity detector, timer or forced token here.
+Append the ragged input, write text until END, speak if END was <speak>, turn mel into sound. The
+model alone decides what is written and when: there is no rule, voice-activity detector, timer or
+forced token here.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class StreamState(typing.NamedTuple):
 
 
 class InputChunk(typing.NamedTuple):
-    """The input of one micro-turn of B sessions, padded to N positions; `count` of them are valid."""
+    """The input of one micro-turn of B sessions, padded to N positions; `count` of them are
+    valid."""
 
     stream: Int[Array, "B N"]
     token: Int[Array, "B N"]
@@ -43,7 +45,8 @@ class InputChunk(typing.NamedTuple):
 
 
 class Output(typing.NamedTuple):
-    """What B sessions wrote in one micro-turn. `tokens` hold the text and its END, `num_tokens` of them."""
+    """What B sessions wrote in one micro-turn. `tokens` hold the text and its END, `num_tokens` of
+    them."""
 
     tokens: Int[Array, "B T"]
     num_tokens: Int[Array, " B"]
@@ -64,7 +67,8 @@ def init_state(config: Config, slots: int) -> StreamState:
 
 
 def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChunk:
-    """Host side: the micro-turn inputs of all slots as arrays; None for a slot that takes no part."""
+    """Host side: the micro-turn inputs of all slots as arrays; None for a slot that takes no
+    part."""
     lay = layout(config)
     b, n = len(microturns), max_chunk(config)
     stream, token, slot = (np.zeros((b, n), np.int32) for _ in range(3))
@@ -91,7 +95,8 @@ def microturn_step(
     config: Config, params: dict[str, Array], state: StreamState, chunk: InputChunk,
     exec_mask: Bool[Array, " B"], reset_mask: Bool[Array, " B"], key: Array,
 ) -> tuple[StreamState, Output]:  # fmt: skip
-    """Sessions of `exec_mask` live through a micro-turn; those of `reset_mask` start afresh before it."""
+    """Sessions of `exec_mask` live through a micro-turn; those of `reset_mask` start afresh before
+    it."""
     model = tree.build(config, params)
     lay = layout(config)
     state = _reset(state, reset_mask)
@@ -103,15 +108,23 @@ def microturn_step(
     count = jnp.where(exec_mask, chunk.count, 0)
     microturn = jnp.broadcast_to(m[:, None], chunk.stream.shape)
     x = model.embed(
-        chunk.stream, chunk.token, chunk.slot, microturn, model.dmel(chunk.dmel), model.video(chunk.video)
+        chunk.stream,
+        chunk.token,
+        chunk.slot,
+        microturn,
+        model.dmel(chunk.dmel),
+        model.video(chunk.video),
     )
     hidden, cache = model.append(x, microturn, count, state.cache)
     h = jnp.take_along_axis(hidden, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
 
-    # Write: a token a pass, each appended as it is written, until every session has written its END.
+    # Write: a token a pass, each appended as it is written, until every session has written its
+    # END.
     def one(stream: Stream, token, count, cache, speech=None):
         kind = jnp.full((b, 1), stream, jnp.int32)
-        x = model.embed(kind, token[:, None], jnp.zeros((b, 1), jnp.int32), m[:, None], speech=speech)
+        x = model.embed(
+            kind, token[:, None], jnp.zeros((b, 1), jnp.int32), m[:, None], speech=speech
+        )
         hidden, cache = model.append(x, m[:, None], count, cache)
         return hidden[:, 0], cache
 
@@ -128,7 +141,14 @@ def microturn_step(
     _, cache, h, tokens, num_tokens, _ = jax.lax.while_loop(
         lambda c: (c[0] < lay.max_text_out) & ~jnp.all(c[5]),
         write,
-        (0, cache, h, jnp.zeros((b, lay.max_text_out), jnp.int32), jnp.zeros((b,), jnp.int32), ~exec_mask),
+        (
+            0,
+            cache,
+            h,
+            jnp.zeros((b, lay.max_text_out), jnp.int32),
+            jnp.zeros((b,), jnp.int32),
+            ~exec_mask,
+        ),
     )
 
     # Speak: the flow head draws a patch from the hidden state; it is fed back as a position.
@@ -141,7 +161,13 @@ def microturn_step(
             patch = model.flow.sample(h, jax.random.normal(keys[lay.max_text_out + p], (b, size)))
             patches.append(patch)
             fed_back = model.speech(patch.reshape(b, 1, lay.speech_frames, lay.speech_mels))
-            h, cache = one(Stream.AUDIO_OUT, jnp.zeros((b,), jnp.int32), spoke.astype(jnp.int32), cache, fed_back)
+            h, cache = one(
+                Stream.AUDIO_OUT,
+                jnp.zeros((b,), jnp.int32),
+                spoke.astype(jnp.int32),
+                cache,
+                fed_back,
+            )
         return jnp.concatenate(patches, axis=1), cache
 
     def keep_quiet(h, cache):
@@ -151,7 +177,9 @@ def microturn_step(
     mel = jnp.where(spoke[:, None], mel, silent_mel(config.speech)).reshape(b, -1, lay.speech_mels)
     vocoder, wave = vocode.step(config.speech, state.vocoder, mel)
     vocoder = jax.tree.map(
-        lambda new, old: jnp.where(exec_mask.reshape((b,) + (1,) * (new.ndim - 1)), new, old), vocoder, state.vocoder
+        lambda new, old: jnp.where(exec_mask.reshape((b,) + (1,) * (new.ndim - 1)), new, old),
+        vocoder,
+        state.vocoder,
     )
     state = StreamState(cache, m + exec_mask, vocoder)
     return state, Output(tokens, num_tokens, spoke, wave)
@@ -161,6 +189,6 @@ def _reset(state: StreamState, reset_mask: Bool[Array, " B"]) -> StreamState:
     def clear(x):
         return jnp.where(reset_mask.reshape(reset_mask.shape + (1,) * (x.ndim - 1)), 0, x)
 
-    return StreamState(reset(state.cache, reset_mask), clear(state.microturn), jax.tree.map(clear, state.vocoder))
-
-
+    return StreamState(
+        reset(state.cache, reset_mask), clear(state.microturn), jax.tree.map(clear, state.vocoder)
+    )

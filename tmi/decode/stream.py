@@ -1,6 +1,7 @@
-"""The streaming decoder: many sessions, one compiled call a micro-turn; and the command that runs files through it.
+"""The streaming decoder: many sessions, one compiled call a micro-turn; and the command that runs
+files through it.
 
-    python -m tmi.decode.stream --workdir=W --wav=F [--video=F] [--text=F] --out=DIR
+python -m tmi.decode.stream --workdir=W --wav=F [--video=F] [--text=F] --out=DIR
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, layout
 
 @dataclasses.dataclass
 class MicroturnOutput:
-    """What one session wrote in one micro-turn; `wave` float32 [samples] plays over the layout's output interval."""
+    """What one session wrote in one micro-turn; `wave` float32 [samples] plays over the layout's
+    output interval."""
 
     text: str
     spoke: bool
@@ -35,7 +37,8 @@ class MicroturnOutput:
 
 
 class SessionReader:
-    """Cuts one session's input into micro-turns: dMel, frame pairs and typed text, each streaming."""
+    """Cuts one session's input into micro-turns: dMel, frame pairs and typed text, each
+    streaming."""
 
     def __init__(self, config: Config, tokenizer: Tokenizer, dmel: DMel):
         self._config, self._tokenizer, self._dmel = config, tokenizer, dmel
@@ -46,13 +49,16 @@ class SessionReader:
         self._m = 0
 
     def read(self, samples: np.ndarray, frames: Iterable = (), text: str = "") -> Microturn:
-        """The next micro-turn. samples float32, at most one micro-turn's (missing ones are silence); frames (pts_s, image)."""
+        """The next micro-turn. samples float32, at most one micro-turn's (missing ones are
+        silence); frames (pts_s, image)."""
         lay = self._lay
         if len(samples) > lay.samples:
             raise ValueError(f"{len(samples)} samples in a chunk; a micro-turn has {lay.samples}")
         samples = np.pad(samples, (0, lay.samples - len(samples)))
         self._audio_state, bins = self._dmel.step(self._audio_state, samples)
-        self._pair_state, pair = self._pairs.step(self._pair_state, frames, *lay.input_interval(self._m))
+        self._pair_state, pair = self._pairs.step(
+            self._pair_state, frames, *lay.input_interval(self._m)
+        )
         if text:
             self._waiting += self._tokenizer.encode(text)
         tokens, self._waiting = self._waiting[: lay.max_text_in], self._waiting[lay.max_text_in :]
@@ -78,7 +84,9 @@ class Decoder:
 
     @staticmethod
     def _keyed_step(config, params, state, chunk, exec_mask, reset_mask, key, n):
-        return microturn_step(config, params, state, chunk, exec_mask, reset_mask, jax.random.fold_in(key, n))
+        return microturn_step(
+            config, params, state, chunk, exec_mask, reset_mask, jax.random.fold_in(key, n)
+        )
 
     @classmethod
     def load(cls, workdir: str | pathlib.Path, slots: int = 1, **overrides) -> Decoder:
@@ -87,7 +95,9 @@ class Decoder:
 
         config, params = restore_params(workdir)
         if overrides:
-            config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, **overrides))
+            config = dataclasses.replace(
+                config, decode=dataclasses.replace(config.decode, **overrides)
+            )
         return cls(config, params, slots)
 
     def reader(self) -> SessionReader:
@@ -101,15 +111,24 @@ class Decoder:
     def num_compiles(self) -> int:
         return self._step._cache_size()
 
-    def step(self, inputs: Sequence[Microturn | None], fresh: Sequence[bool] | None = None) -> list[MicroturnOutput | None]:
-        """One micro-turn of every slot whose input is not None; `fresh` slots start a new session. One dispatch."""
+    def step(
+        self, inputs: Sequence[Microturn | None], fresh: Sequence[bool] | None = None
+    ) -> list[MicroturnOutput | None]:
+        """One micro-turn of every slot whose input is not None; `fresh` slots start a new session.
+        One dispatch."""
         if len(inputs) != self.slots:
             raise ValueError(f"{len(inputs)} inputs for {self.slots} slots")
         exec_mask = np.array([x is not None for x in inputs])
         reset_mask = np.zeros(self.slots, bool) if fresh is None else np.array(fresh, bool)
         chunk = input_chunk(self.config, list(inputs))
         self._state, out = self._step(
-            self._params, self._state, chunk, exec_mask, reset_mask, self._key, np.int32(self._calls)
+            self._params,
+            self._state,
+            chunk,
+            exec_mask,
+            reset_mask,
+            self._key,
+            np.int32(self._calls),
         )
         self._calls += 1
         tokens, num_tokens, spoke, wave = jax.device_get(out)
@@ -123,9 +142,17 @@ class Decoder:
         return result
 
     def run(
-        self, sessions: Iterable[SessionRecord], progress: Callable[[Trace], None] | None = None, system: str = "model"
+        self,
+        sessions: Iterable[SessionRecord],
+        progress: Callable[[Trace], None] | None = None,
+        system: str = "model",
+        real_time: bool = False,
     ) -> list[Trace]:
-        """Streams sessions chunk by chunk, as many at a time as there are slots; traces in the sessions' order."""
+        """Streams sessions chunk by chunk, as many at a time as there are slots; traces in order.
+
+        With `real_time` a chunk is handed over when the wall clock says that it has been spoken.
+        """
+        begun, calls = time.perf_counter(), 0
         queue = list(enumerate(sessions))[::-1]
         running: list[_Running | None] = [None] * self.slots
         done: dict[int, Trace] = {}
@@ -136,6 +163,9 @@ class Decoder:
                     running[i] = _Running(*queue.pop(), self)
                     fresh[i] = True
             inputs = [None if r is None else r.read() for r in running]
+            calls += 1
+            if real_time:
+                time.sleep(max(0.0, begun + calls * self.layout.seconds - time.perf_counter()))
             start = time.perf_counter()
             outputs = self.step(inputs, fresh)
             wall_ms = (time.perf_counter() - start) * 1e3
@@ -180,25 +210,40 @@ class _Running:
 
     def write(self, mt: Microturn, out: MicroturnOutput, wall_ms: float) -> None:
         text_in = self.tokenizer.decode(list(mt.text_in)) if mt.text_in else ""
-        self.turns.append(TraceTurn(len(self.turns), text_in, mt.video is not None, out.text, out.spoke, wall_ms))
+        self.turns.append(
+            TraceTurn(len(self.turns), text_in, mt.video is not None, out.text, out.spoke, wall_ms)
+        )
         self.waves.append(out.wave)
 
     def trace(self, system: str) -> Trace:
         # Nothing can be heard before the first output interval.
         silence = np.zeros(self.lay.samples, np.float32)
         wave = np.concatenate([silence, *self.waves])
-        return Trace(self.record.id, system, self.lay.seconds, self.turns, self.audio, wave, {"skills": self.record.skills})
+        return Trace(
+            self.record.id,
+            system,
+            self.lay.seconds,
+            self.turns,
+            self.audio,
+            wave,
+            {"skills": self.record.skills},
+        )
 
 
 # -- the command ---------------------------------------------------------------------------------
 
 
-def record_of_files(wav: str, video_file: str = "", text: str = "", seconds: float = 0.0) -> SessionRecord:
-    """A session of files: any audio, any video, and text typed at the start. Lasts as long as the longest, and `seconds` more."""
+def record_of_files(
+    wav: str, video_file: str = "", text: str = "", seconds: float = 0.0
+) -> SessionRecord:
+    """A session of files: any audio, any video, and text typed at the start. Lasts as long as the
+    longest, and `seconds` more."""
     from tmi.media.audio import load_wav, to_int16
 
     wave = load_wav(wav) if wav else np.zeros(0, np.float32)
-    frames = [(t, image) for t, image in video.read_frames(video_file) if t >= 0] if video_file else []
+    frames = (
+        [(t, image) for t, image in video.read_frames(video_file) if t >= 0] if video_file else []
+    )
     duration = max(len(wave) / 16_000, frames[-1][0] + 0.1 if frames else 0.0) + seconds
     wave = np.pad(wave, (0, max(0, round(duration * 16_000) - len(wave))))
     return SessionRecord(
@@ -216,7 +261,9 @@ def main(_) -> None:
 
     f = flags.FLAGS
     if not (f.wav or f.video or f.text or f.example):
-        raise SystemExit("nothing to hear, see or read: give --wav=F, --video=F, --text=F or --example")
+        raise SystemExit(
+            "nothing to hear, see or read: give --wav=F, --video=F, --text=F or --example"
+        )
     out = pathlib.Path(f.out)
     out.mkdir(parents=True, exist_ok=True)
     if f.example:
@@ -226,19 +273,30 @@ def main(_) -> None:
         record = record_of_files(f.wav, f.video, typed, f.tail)
     decoder = Decoder.load(f.workdir)
     microturn = decoder.layout.seconds
-    print(f"{record.duration_s:.1f} s of input, {decoder.layout.num_microturns(record.duration_s)} micro-turns of {microturn} s")
+    print(
+        f"{record.duration_s:.1f} s of input, "
+        f"{decoder.layout.num_microturns(record.duration_s)} micro-turns of {microturn} s"
+    )
     (trace,) = decoder.run([record])
     path = trace_lib.save(trace, out)
     soundfile.write(out / "output.wav", trace.output_audio, 16_000)
     n = max(len(trace.output_audio), len(trace.user_audio))
-    both = np.stack([np.pad(w, (0, n - len(w))) for w in (trace.user_audio, trace.output_audio)], axis=1)
+    both = np.stack(
+        [np.pad(w, (0, n - len(w))) for w in (trace.user_audio, trace.output_audio)], axis=1
+    )
     soundfile.write(out / "conversation.wav", both, 16_000)
     (out / "output.txt").write_text("".join(f"{s:8.1f} s  {w}\n" for w, s, _ in trace.words()))
     for word, start, _ in trace.words():
         print(f"  {start:6.1f} s  {word}")
     wall = np.array([t.wall_ms for t in trace.turns])
-    print(f"a micro-turn took {np.median(wall):.1f} ms (median), {np.percentile(wall, 99):.1f} ms (p99)")
-    print(f"sound: {out}/output.wav, with the user on the left: {out}/conversation.wav, text: {out}/output.txt, trace: {path}")
+    print(
+        f"a micro-turn took {np.median(wall):.1f} ms (median), "
+        f"{np.percentile(wall, 99):.1f} ms (p99)"
+    )
+    print(
+        f"sound: {out}/output.wav, with the user on the left: {out}/conversation.wav, "
+        f"text: {out}/output.txt, trace: {path}"
+    )
 
 
 def example(workdir: str) -> SessionRecord:
@@ -247,14 +305,18 @@ def example(workdir: str) -> SessionRecord:
 
     path = pathlib.Path(workdir) / "example.session"
     if not path.is_file():
-        raise SystemExit(f"{path} is missing: --example needs a shipped checkpoint such as assets/nano")
+        raise SystemExit(
+            f"{path} is missing: --example needs a shipped checkpoint such as assets/nano"
+        )
     return records.decode(path.read_bytes())
 
 
 if __name__ == "__main__":
     from absl import app, flags
 
-    flags.DEFINE_string("workdir", None, "A training workdir or a shipped checkpoint.", required=True)
+    flags.DEFINE_string(
+        "workdir", None, "A training workdir or a shipped checkpoint.", required=True
+    )
     flags.DEFINE_string("wav", "", "What the user says: any audio file.")
     flags.DEFINE_string("video", "", "What the camera sees: any video file.")
     flags.DEFINE_string("text", "", "A file of text that the user types at the start.")

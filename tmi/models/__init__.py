@@ -1,1 +1,2 @@
-"""The model: embeddings of all streams, the Inkling-style transformer, text unembedding and flow head."""
+"""The model: embeddings of all streams, the Inkling-style transformer, text unembedding and flow
+head."""

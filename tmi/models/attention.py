@@ -1,9 +1,11 @@
-"""Grouped-query attention with learned relative bias, over packed training rows and over a persistent cache.
+"""Grouped-query attention with learned relative bias, over packed training rows and over a
+persistent cache.
 
-Inkling's attention: per-head RMSNorm on q and k, scale 1/head_dim, no RoPE; a learned bias `r = W_r x` times a bank
-`[rank, extent]`, gathered by backward distance in positions and zero beyond the extent; short convolutions on k and v.
-Ours adds a second bias by distance in *micro-turns*: `sum_f a_f cos(w_f dm) + b_f sin(w_f dm)` with `a, b = W_t x`. Being a
-product of a query's and a key's features, it rides in the same contraction as q k^T, reaches any distance, and needs no gather.
+Inkling's attention: per-head RMSNorm on q and k, scale 1/head_dim, no RoPE; a learned bias `r = W_r
+x` times a bank `[rank, extent]`, gathered by backward distance in positions and zero beyond the
+extent; short convolutions on k and v. Ours adds a second bias by distance in *micro-turns*: `sum_f
+a_f cos(w_f dm) + b_f sin(w_f dm)` with `a, b = W_t x`. Being a product of a query's and a key's
+features, it rides in the same contraction as q k^T, reaches any distance, and needs no gather.
 `position_bias` selects either or both.
 """
 
@@ -18,8 +20,15 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from tmi.config import ModelConfig
-from tmi.models.layers import RMSNorm, ShortConv, dot, fourier_features, fourier_periods, weight
-from tmi.models.layers import Param
+from tmi.models.layers import (
+    Param,
+    RMSNorm,
+    ShortConv,
+    dot,
+    fourier_features,
+    fourier_periods,
+    weight,
+)
 
 MASKED = -1e30
 NEAR_BLOCK = 64  # queries of a block where the reach is short
@@ -68,7 +77,9 @@ class Attention(nnx.Module):
             bank = jax.random.normal(k[5], (c.bias_rank, c.bias_extent)) * 0.02
             self.bank = Param(bank, axes=(None, None))
         if c.position_bias in ("microturn", "both"):
-            self.time = weight(k[6], c.num_heads * 2 * c.time_frequencies, d, ("heads", "embed"), scale=0.2)
+            self.time = weight(
+                k[6], c.num_heads * 2 * c.time_frequencies, d, ("heads", "embed"), scale=0.2
+            )
 
     @property
     def key_dim(self) -> int:
@@ -76,7 +87,8 @@ class Attention(nnx.Module):
         return self.c.head_dim + (2 * self.c.time_frequencies if hasattr(self, "time") else 0)
 
     def project(self, x, position, microturn, states=(None, None)):
-        """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] or None, conv histories.
+        """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] or
+        None, conv histories.
 
         q is scaled; the time features are appended to q and k.
         """
@@ -115,16 +127,19 @@ class Attention(nnx.Module):
         return dot(o.swapaxes(1, 2).reshape(b, s, h * d), self.out[...])
 
     def __call__(self, x, position, microturn, segment):
-        """Training: x [B,S,D] of packed rows; segment 0 is padding. Rows start their sessions on kv_block boundaries."""
+        """Training: x [B,S,D] of packed rows; segment 0 is padding. Rows start their sessions on
+        kv_block boundaries."""
         q, k, v, rel, _ = self.project(x, position, microturn)
         return self.merge(attend_rows(q, k, v, rel, position, segment, self.span))
 
 
 def attend_rows(q, k, v, rel, position, segment, span: Span):
-    """Attention over packed rows. q [B,H,S,E], k [B,K,S,E], v [B,K,S,d], rel [B,H,S,extent] -> [B,H,S,d].
+    """Attention over packed rows. q [B,H,S,E], k [B,K,S,E], v [B,K,S,d], rel [B,H,S,extent] ->
+    [B,H,S,d].
 
-    Queries go in blocks, which see the keys from `reach` before them to their own end; nothing else is computed.
-    Short reaches are one batched product over all blocks; long ones a loop whose key ranges grow to the reach.
+    Queries go in blocks, which see the keys from `reach` before them to their own end; nothing else
+    is computed. Short reaches are one batched product over all blocks; long ones a loop whose key
+    ranges grow to the reach.
     """
     s = q.shape[2]
     if span.reach < FAR_BLOCK and s % NEAR_BLOCK == 0:
@@ -134,9 +149,19 @@ def attend_rows(q, k, v, rel, position, segment, span: Span):
     out = []
     for start in range(0, s, block):
         low, high = max(0, start - back), start + block
-        mask = _mask(position[:, start:high], position[:, low:high], segment[:, start:high], segment[:, low:high], span)
+        mask = _mask(
+            position[:, start:high],
+            position[:, low:high],
+            segment[:, start:high],
+            segment[:, low:high],
+            span,
+        )
         bias = None if rel is None else toeplitz(rel[:, :, start:high], start - low)
-        out.append(attend(q[:, :, start:high], k[:, :, low:high], v[:, :, low:high].swapaxes(2, 3), bias, mask))
+        out.append(
+            attend(
+                q[:, :, start:high], k[:, :, low:high], v[:, :, low:high].swapaxes(2, 3), bias, mask
+            )
+        )
     return jnp.concatenate(out, axis=2)
 
 
@@ -146,7 +171,8 @@ def _mask(q_position, k_position, q_segment, k_segment, span: Span) -> Bool[Arra
 
 
 def _attend_near(q, k, v, rel, position, segment, span: Span, block: int):
-    """Every block of queries beside the blocks of keys within its reach and its own, as one batch."""
+    """Every block of queries beside the blocks of keys within its reach and its own, as one
+    batch."""
     b, h, s, _ = q.shape
     n, steps = s // block, -(-span.reach // block)
 
@@ -157,7 +183,8 @@ def _attend_near(q, k, v, rel, position, segment, span: Span, block: int):
     def with_history(x, axis, fill):  # [B * n, ...] -> the blocks before beside each, along `axis`
         x = x.reshape((b, n) + x.shape[1:])
         past = [
-            jnp.concatenate([jnp.full_like(x[:, : min(i, n)], fill), x[:, : max(n - i, 0)]], axis=1) for i in range(steps, 0, -1)
+            jnp.concatenate([jnp.full_like(x[:, : min(i, n)], fill), x[:, : max(n - i, 0)]], axis=1)
+            for i in range(steps, 0, -1)
         ]
         x = jnp.concatenate([*past, x], axis=axis + 1)
         return x.reshape((b * n,) + x.shape[2:])
@@ -174,7 +201,8 @@ def attend(
     q: Float[Array, "B H Q E"], k: Float[Array, "B K T E"], v_t: Float[Array, "B K d T"],
     bias: Float[Array, "B H Q T"] | None, mask: Bool[Array, "B Q T"],
 ) -> Float[Array, "B H Q d"]:  # fmt: skip
-    """Softmax attention of grouped queries; v is stored transposed. Fully masked rows give zeros."""
+    """Softmax attention of grouped queries; v is stored transposed. Fully masked rows give
+    zeros."""
     b, h, n, e = q.shape
     kv = k.shape[1]
     g = h // kv
@@ -192,9 +220,11 @@ def attend(
 
 
 def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T"]:
-    """Bias rows by distance -> bias by key, for the T = before + Q keys that end with the queries' own.
+    """Bias rows by distance -> bias by key, for the T = before + Q keys that end with the queries'
+    own.
 
-    out[q, t] = rel[q, before + q - t] where 0 <= before + q - t < N, else 0 (also for keys to come, masked elsewhere).
+    out[q, t] = rel[q, before + q - t] where 0 <= before + q - t < N, else 0 (keys to come too:
+    they are masked elsewhere).
     By padding and reshaping alone: a gather would be a scatter in the backward pass.
     """
     b, h, n, extent = rel.shape
@@ -207,19 +237,22 @@ def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T
     return x[..., -shift:]
 
 
-def gathered_bias(rel: Float[Array, "B H Q N"], distance: Int[Array, "B Q T"]) -> Float[Array, "B H Q T"]:
+def gathered_bias(
+    rel: Float[Array, "B H Q N"], distance: Int[Array, "B Q T"]
+) -> Float[Array, "B H Q T"]:
     """Bias rows by distance -> bias by key, for keys in any order (a ring buffer)."""
     extent = rel.shape[-1]
     index = jnp.clip(distance, 0, extent - 1)[:, None]
-    bias = jnp.take_along_axis(rel, jnp.broadcast_to(index, rel.shape[:2] + index.shape[2:]), axis=-1)
+    bias = jnp.take_along_axis(
+        rel, jnp.broadcast_to(index, rel.shape[:2] + index.shape[2:]), axis=-1
+    )
     return jnp.where((distance >= 0) & (distance < extent), 1.0, 0.0)[:, None] * bias
 
 
 def attention_macs(c: ModelConfig, span: Span, length: int) -> float:
-    """Multiply-adds a position spends on scores and values, masked ones left out, in sessions of `length` positions."""
+    """Multiply-adds a position spends on scores and values, masked ones left out, in sessions of
+    `length` positions."""
     seen = min(span.reach + 1, length)
     mean = seen - seen * (seen - 1) / (2 * length)
     key_dim = c.head_dim + (2 * c.time_frequencies if c.position_bias != "token" else 0)
     return mean * c.num_heads * (key_dim + c.head_dim)
-
-

@@ -1,7 +1,9 @@
-"""The attention memory of streaming sessions: one ring buffer a layer, of bounded size, donated from call to call.
+"""The attention memory of streaming sessions: one ring buffer a layer, of bounded size, donated
+from call to call.
 
-A position p of a session lives at ring slot p % T; sliding layers keep their window, global layers their whole blocks,
-both with room for one call's positions, so that a call never overwrites what its own queries may still see.
+A position p of a session lives at ring slot p % T; sliding layers keep their window, global layers
+their whole blocks, both with room for one call's positions, so that a call never overwrites what
+its own queries may still see.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ ROW_TILE = 16  # a call's positions are padded to a multiple of this
 
 
 class LayerCache(typing.NamedTuple):
-    """k [B,K,T,key_dim], v [B,K,d,T] (transposed), and the inputs before the next position of the four convolutions."""
+    """k [B,K,T,key_dim], v [B,K,d,T] (transposed), and the inputs before the next position of the
+    four convolutions."""
 
     k: Float[Array, "B K T E"]
     v: Float[Array, "B K d T"]
@@ -56,9 +59,13 @@ def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
     def layer(span):
         t, w = capacity(span, chunk), m.conv_width - 1
         return LayerCache(
-            k=zeros(m.num_kv_heads, t, key_dim), v=zeros(m.num_kv_heads, m.head_dim, t),
-            k_conv=zeros(w, kv), v_conv=zeros(w, kv), attention_conv=zeros(w, m.width), mlp_conv=zeros(w, m.width),
-        )  # fmt: skip
+            k=zeros(m.num_kv_heads, t, key_dim),
+            v=zeros(m.num_kv_heads, m.head_dim, t),
+            k_conv=zeros(w, kv),
+            v_conv=zeros(w, kv),
+            attention_conv=zeros(w, m.width),
+            mlp_conv=zeros(w, m.width),
+        )
 
     return KVCache(jnp.zeros((slots,), jnp.int32), tuple(layer(s) for s in spans))
 
@@ -68,10 +75,14 @@ def ring_slots(length: Int[Array, " B"], rows: int, size: int) -> Int[Array, "B 
     return (length[:, None] + jnp.arange(rows, dtype=jnp.int32)) % size
 
 
-def ring_positions(length: Int[Array, " B"], count: Int[Array, " B"], rows: int, size: int) -> Int[Array, "B T"]:
-    """The position each ring slot holds after `count` of `rows` positions were appended; -1 where none does.
+def ring_positions(
+    length: Int[Array, " B"], count: Int[Array, " B"], rows: int, size: int
+) -> Int[Array, "B T"]:
+    """The position each ring slot holds after `count` of `rows` positions were appended; -1 where
+    none does.
 
-    Slots written by the call's padding rows count as empty: they lie beyond every window by `capacity`.
+    Slots written by the call's padding rows count as empty: they lie beyond every window by
+    `capacity`.
     """
     last = length + rows - 1  # of the padding rows too, which were written
     slot = jnp.arange(size, dtype=jnp.int32)
@@ -79,7 +90,12 @@ def ring_positions(length: Int[Array, " B"], count: Int[Array, " B"], rows: int,
     return jnp.where((p >= 0) & (p < (length + count)[:, None]), p, -1)
 
 
-def append_kv(cache: LayerCache, k: Float[Array, "B K N E"], v: Float[Array, "B K N d"], slots: Int[Array, "B N"]):
+def append_kv(
+    cache: LayerCache,
+    k: Float[Array, "B K N E"],
+    v: Float[Array, "B K N d"],
+    slots: Int[Array, "B N"],
+):
     """Writes N rows at their ring slots; returns keys [B,K,T,E] and values [B,K,d,T]."""
 
     def one(ck, cv, k, v, at):
@@ -89,13 +105,16 @@ def append_kv(cache: LayerCache, k: Float[Array, "B K N E"], v: Float[Array, "B 
 
 
 def reset(cache: KVCache, reset_mask: Array) -> KVCache:
-    """Starts the sessions of `reset_mask` [B] afresh. Keys and values need no clearing: their positions say empty."""
+    """Starts the sessions of `reset_mask` [B] afresh. Keys and values need no clearing: their
+    positions say empty."""
     keep = 1.0 - reset_mask.astype(jnp.float32)[:, None, None]
 
     def layer(c: LayerCache) -> LayerCache:
         return c._replace(
-            k_conv=c.k_conv * keep, v_conv=c.v_conv * keep,
-            attention_conv=c.attention_conv * keep, mlp_conv=c.mlp_conv * keep,
-        )  # fmt: skip
+            k_conv=c.k_conv * keep,
+            v_conv=c.v_conv * keep,
+            attention_conv=c.attention_conv * keep,
+            mlp_conv=c.mlp_conv * keep,
+        )
 
     return KVCache(jnp.where(reset_mask, 0, cache.length), tuple(layer(c) for c in cache.layers))

@@ -1,7 +1,7 @@
 """Analytic model FLOPs: what the model needs, not what an implementation spends.
 
-Look-ups, norms, padding, masked scores, remat and the optimizer do not count. A forward multiply-add is 2 FLOPs, training is
-three forwards.
+Look-ups, norms, padding, masked scores, remat and the optimizer do not count. A forward
+multiply-add is 2 FLOPs, training is three forwards.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from tmi.config import Config
+from tmi.microturn import Stream
 from tmi.models.attention import attention_macs
 from tmi.models.transformer import spans
-from tmi.microturn import Stream
 
 
 def position_macs(config: Config, length: int) -> float:
-    """Multiply-adds of the transformer and the unembedding for one position of sessions of `length` positions."""
+    """Multiply-adds of the transformer and the unembedding for one position of sessions of `length`
+    positions."""
     m = config.model
     d = m.width
     projections = 2 * m.num_heads * m.head_dim + 2 * m.num_kv_heads * m.head_dim
@@ -41,7 +42,8 @@ def position_macs(config: Config, length: int) -> float:
 
 
 def tower_macs(config: Config) -> dict[str, float]:
-    """Multiply-adds of one entry of each kind: an audio position, a video position, a speech patch (embed + flow loss)."""
+    """Multiply-adds of one entry of each kind: an audio position, a video position, a speech patch
+    (embed + flow loss)."""
     d, a, f, s = config.model.width, config.audio, config.flow, config.speech
     c1, c2, c3 = config.video.stem_channels
     size = s.frames_per_position * s.num_mels
@@ -59,7 +61,13 @@ def batch_flops(config: Config, batch: Mapping[str, np.ndarray]) -> float:
     valid = int((batch["segment"] > 0).sum())
     sessions = int(sum(len(np.unique(row[row > 0])) for row in np.asarray(batch["segment"])))
     towers = tower_macs(config)
-    count = {k: int((batch["stream"] == s).sum()) for k, s in (
-        ("audio", Stream.AUDIO_IN), ("video", Stream.VIDEO_IN), ("speech", Stream.AUDIO_OUT))}  # fmt: skip
+    count = {
+        k: int((batch["stream"] == s).sum())
+        for k, s in (
+            ("audio", Stream.AUDIO_IN),
+            ("video", Stream.VIDEO_IN),
+            ("speech", Stream.AUDIO_OUT),
+        )
+    }
     macs = valid * position_macs(config, max(1, valid // max(1, sessions)))
     return 6.0 * (macs + sum(towers[k] * n for k, n in count.items()))

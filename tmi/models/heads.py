@@ -1,8 +1,9 @@
 """Output heads: text unembedding, and the flow head that speaks.
 
-Flow matching: x_t = (1 - t) noise + t x. The head predicts the clean patch from (x_t, t, hidden state); the loss is on the
-velocity x - noise. AdaLN residual MLP after MAR (arXiv 2406.11838); the t distribution decides whether it speaks or babbles
-(docs/LOG.md): a 200 ms patch is readable from x_t at tiny t, so most draws lie near 0.
+Flow matching: x_t = (1 - t) noise + t x. The head predicts the clean patch from (x_t, t, hidden
+state); the loss is on the velocity x - noise. AdaLN residual MLP after MAR (arXiv 2406.11838); the
+t distribution decides whether it speaks or babbles (docs/LOG.md): a 200 ms patch is readable from
+x_t at tiny t, so most draws lie near 0.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class FlowHead(nnx.Module):
         self.norm = RMSNorm(f.width)
         self.write = weight(k[3], size, f.width, (None, "mlp"), scale=0.1)
 
-    def clean(self, x: Float[Array, "*b N"], t: Float[Array, "*b"], h: Float[Array, "*b D"]) -> Float[Array, "*b N"]:
+    def clean(
+        self, x: Float[Array, "*b N"], t: Float[Array, "*b"], h: Float[Array, "*b D"]
+    ) -> Float[Array, "*b N"]:
         """The clean patch as seen from x_t."""
         freq = jnp.exp(jnp.linspace(0.0, math.log(1000.0), TIME_FEATURES // 2))
         phase = t[..., None] * freq
@@ -67,7 +70,9 @@ class FlowHead(nnx.Module):
             y = block(y, c)
         return dot(self.norm(y), self.write[...])
 
-    def loss(self, h: Float[Array, "B P D"], patch: Float[Array, "B P F C"], key: Array) -> Float[Array, "B P"]:
+    def loss(
+        self, h: Float[Array, "B P D"], patch: Float[Array, "B P F C"], key: Array
+    ) -> Float[Array, "B P"]:
         """Mean squared error of the velocity, a mean over the config's draws of (noise, t)."""
         f = self.config
         b, p = patch.shape[:2]

@@ -1,4 +1,5 @@
-"""The interaction model: every stream's embedding, the transformer, and both heads, over micro-turn sequences."""
+"""The interaction model: every stream's embedding, the transformer, and both heads, over micro-turn
+sequences."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class InteractionModel(nnx.Module):
         self, stream: Int[Array, "B S"], token: Int[Array, "B S"], slot: Int[Array, "B S"],
         microturn: Int[Array, "B S"], audio=None, video=None, speech=None,
     ) -> Float[Array, "B S D"]:  # fmt: skip
-        """Positions from their streams' contents. audio [B,A,D], video [B,V,D], speech [B,P,D]: embedded, or absent."""
+        """Positions from their streams' contents. audio [B,A,D], video [B,V,D], speech [B,P,D]:
+        embedded, or absent."""
         kinds = ((Stream.AUDIO_IN, audio), (Stream.VIDEO_IN, video), (Stream.AUDIO_OUT, speech))
         x = self.tokens(token)
         for kind, rows in kinds:
@@ -49,7 +51,9 @@ class InteractionModel(nnx.Module):
 
     # -- training: packed rows -------------------------------------------------------------------
 
-    def __call__(self, batch: dict[str, Array], speech_context: Array) -> tuple[Float[Array, "B S D"], Array]:
+    def __call__(
+        self, batch: dict[str, Array], speech_context: Array
+    ) -> tuple[Float[Array, "B S D"], Array]:
         """Hidden states [B,S,D] of a batch (tmi/data/batch.py) and routed-expert counts [L,E].
 
         speech_context [B,P,F,C]: the patches as fed back (noised in training).
@@ -63,9 +67,14 @@ class InteractionModel(nnx.Module):
     # -- decoding: appended positions ------------------------------------------------------------
 
     def append(
-        self, x: Float[Array, "B N D"], microturn: Int[Array, "B N"], count: Int[Array, " B"], cache: KVCache
+        self,
+        x: Float[Array, "B N D"],
+        microturn: Int[Array, "B N"],
+        count: Int[Array, " B"],
+        cache: KVCache,
     ) -> tuple[Float[Array, "B N D"], KVCache]:
-        """Appends `count` [B] of the N embedded positions to each session; rows beyond are padding."""
+        """Appends `count` [B] of the N embedded positions to each session; rows beyond are
+        padding."""
         n = x.shape[1]
         position = cache.length[:, None] + jnp.arange(n, dtype=jnp.int32)
         layers = []
@@ -73,7 +82,10 @@ class InteractionModel(nnx.Module):
         for block, layer in zip(self.transformer.layers, cache.layers, strict=True):
             size = layer.k.shape[2]
             if size not in rings:
-                rings[size] = (ring_slots(cache.length, n, size), ring_positions(cache.length, count, n, size))
+                rings[size] = (
+                    ring_slots(cache.length, n, size),
+                    ring_positions(cache.length, count, n, size),
+                )
             x, layer = block.append(x, position, microturn, count, *rings[size], layer)
             layers.append(layer)
         return self.transformer.final_norm(x), KVCache(cache.length + count, tuple(layers))

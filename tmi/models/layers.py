@@ -1,7 +1,9 @@
-"""The smallest parts. Weights are `[out, in]`; every product contracts both operands on their last axis.
+"""The smallest parts. Weights are `[out, in]`; every product contracts both operands on their last
+axis.
 
-That form keeps a row's bits independent of the number of rows on CPU in f32 (docs/LOG.md), so training and decoding share it.
-Shape letters: B batch, S positions, D embed, H heads, K kv heads, F mlp, E experts, V vocabulary, C mel bins, L layers.
+That form keeps a row's bits independent of the number of rows on CPU in f32 (docs/LOG.md), so
+training and decoding share it. Shape letters: B batch, S positions, D embed, H heads, K kv heads, F
+mlp, E experts, V vocabulary, C mel bins, L layers.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ class Balance(nnx.Variable):
 
 def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]:
     """x w^T, both contracted on their last axis."""
-    return jax.lax.dot_general(x, w, (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        x, w, (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+    )
 
 
 def weight(key: Array, out_size: int, in_size: int, axes: tuple, scale: float = 1.0) -> Param:
@@ -32,7 +36,9 @@ def weight(key: Array, out_size: int, in_size: int, axes: tuple, scale: float = 
     return Param(value, axes=axes)
 
 
-def rms_norm(x: Float[Array, "*b d"], gain: Float[Array, " d"] | None = None, eps: float = 1e-6) -> Float[Array, "*b d"]:
+def rms_norm(
+    x: Float[Array, "*b d"], gain: Float[Array, " d"] | None = None, eps: float = 1e-6
+) -> Float[Array, "*b d"]:
     x = x.astype(jnp.float32)
     y = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
     return y if gain is None else y * gain
@@ -47,19 +53,25 @@ class RMSNorm(nnx.Module):
 
 
 class ShortConv(nnx.Module):
-    """Depthwise causal convolution with residual, in f32 (Inkling): y[s] = x[s] + sum_k w[k] x[s - k].
+    """Depthwise causal convolution with residual, in f32 (Inkling): y[s] = x[s] + sum_k w[k] x[s -
+    k].
 
-    Taps do not reach before the session: `position` is the index inside it. `state` holds the inputs before x
-    ([B, width-1, D], zeros at the start of a session); None in training, where x begins its rows.
+    Taps do not reach before the session: `position` is the index inside it. `state` holds the
+    inputs before x ([B, width-1, D], zeros at the start of a session); None in training, where x
+    begins its rows.
     """
 
     def __init__(self, size: int, width: int):
         self.taps = Param(jnp.zeros((width, size), jnp.float32), axes=(None, None))
 
     def __call__(
-        self, x: Float[Array, "B S D"], position: Int[Array, "B S"], state: Float[Array, "B W D"] | None = None
+        self,
+        x: Float[Array, "B S D"],
+        position: Int[Array, "B S"],
+        state: Float[Array, "B W D"] | None = None,
     ) -> tuple[Float[Array, "B S D"], Float[Array, "B T D"]]:
-        """Returns the output and the inputs with their history, from which the next state is cut."""
+        """Returns the output and the inputs with their history, from which the next state is
+        cut."""
         taps = self.taps[...]
         width = taps.shape[0]
         x = x.astype(jnp.float32)
@@ -74,9 +86,13 @@ class ShortConv(nnx.Module):
         return y, history
 
 
-def next_conv_state(history: Float[Array, "B T D"], count: Int[Array, " B"], width: int) -> Float[Array, "B W D"]:
+def next_conv_state(
+    history: Float[Array, "B T D"], count: Int[Array, " B"], width: int
+) -> Float[Array, "B W D"]:
     """The last width-1 inputs after `count` valid ones were appended to a state."""
-    return jax.vmap(lambda h, n: jax.lax.dynamic_slice_in_dim(h, n, width - 1, axis=0))(history, count)
+    return jax.vmap(lambda h, n: jax.lax.dynamic_slice_in_dim(h, n, width - 1, axis=0))(
+        history, count
+    )
 
 
 def swiglu(x: Float[Array, "*b d"], gate: Array, up: Array, down: Array) -> Float[Array, "*b d"]:
@@ -107,7 +123,8 @@ def fourier_periods(count: int, longest: int) -> tuple[int, ...]:
 
 
 def fourier_features(microturn: Int[Array, "*b"], periods: tuple[int, ...]) -> tuple[Array, Array]:
-    """cos, sin [*b, F] of 2 pi m / period. The phase is reduced in integers: exact for any session length."""
+    """cos, sin [*b, F] of 2 pi m / period. The phase is reduced in integers: exact for any session
+    length."""
     p = jnp.array(periods, jnp.int32)
     phase = (microturn[..., None] % p).astype(jnp.float32) * (2 * math.pi / p.astype(jnp.float32))
     return jnp.cos(phase), jnp.sin(phase)

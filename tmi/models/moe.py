@@ -1,7 +1,10 @@
-"""Mixture of experts, dropless. Router: sigmoid scores, loss-free balancing bias for the choice only (Inkling).
+"""Mixture of experts, dropless. Router: sigmoid scores, loss-free balancing bias for the choice
+only (Inkling).
 
-Weights = softmax of log-sigmoid over the chosen and the shared experts together, times the route scale and a learned scale.
-Many rows: sorted by expert into fixed tiles, one weight gather a tile. Few rows (decoding): each expert once, or gather + gemv.
+Weights = softmax of log-sigmoid over the chosen and the shared experts together, times the route
+scale and a learned scale.
+Many rows: sorted by expert into fixed tiles, one weight gather a tile. Few rows (decoding): each
+expert once, or gather + gemv.
 """
 
 from __future__ import annotations
@@ -42,16 +45,23 @@ class MoE(nnx.Module):
         c = self.c
         logits = dot(x.astype(jnp.float32), self.router[...])
         scores = jax.nn.sigmoid(logits[:, : c.num_experts])
-        _, chosen = jax.lax.top_k(jax.lax.stop_gradient(scores + self.balance[...]), c.num_experts_per_token)
+        _, chosen = jax.lax.top_k(
+            jax.lax.stop_gradient(scores + self.balance[...]), c.num_experts_per_token
+        )
         shared = jnp.broadcast_to(
-            c.num_experts + jnp.arange(c.num_shared_experts, dtype=chosen.dtype), (x.shape[0], c.num_shared_experts)
+            c.num_experts + jnp.arange(c.num_shared_experts, dtype=chosen.dtype),
+            (x.shape[0], c.num_shared_experts),
         )
         index = jnp.concatenate([chosen, shared], axis=1)
-        one_hot = jax.nn.one_hot(index, logits.shape[1], dtype=jnp.float32)  # a gather's gradient would scatter
+        one_hot = jax.nn.one_hot(
+            index, logits.shape[1], dtype=jnp.float32
+        )  # a gather's gradient would scatter
         picked = jnp.sum(one_hot * jax.nn.log_sigmoid(logits)[:, None], axis=-1)
         return index, jax.nn.softmax(picked, axis=-1) * (c.route_scale * self.scale[...])
 
-    def __call__(self, x: Float[Array, "T D"], valid: Array | None = None) -> tuple[Float[Array, "T D"], Float[Array, " E"]]:
+    def __call__(
+        self, x: Float[Array, "T D"], valid: Array | None = None
+    ) -> tuple[Float[Array, "T D"], Float[Array, " E"]]:
         """Output, and how many valid rows chose each routed expert."""
         index, weights = self.route(x)
         chosen = index[:, : self.c.num_experts_per_token]
@@ -64,7 +74,8 @@ class MoE(nnx.Module):
 
 
 def few_rows(x, index, weights, gate, up, down):
-    """Decoding: read each expert once if the rows are likely to need them all, else gather theirs (gather + gemv)."""
+    """Decoding: read each expert once if the rows are likely to need them all, else gather theirs
+    (gather + gemv)."""
     rows, n = index.shape
     experts = gate.shape[0]
     if rows * n >= experts:
@@ -80,7 +91,8 @@ def few_rows(x, index, weights, gate, up, down):
 
 
 def tiled(x, index, weights, gate, up, down):
-    """Training: rows sorted by expert, each expert's padded to whole tiles; no row is ever dropped."""
+    """Training: rows sorted by expert, each expert's padded to whole tiles; no row is ever
+    dropped."""
     rows, n = index.shape
     experts = gate.shape[0]
     tiles = -(-rows * n // TILE) + experts
@@ -89,9 +101,17 @@ def tiled(x, index, weights, gate, up, down):
     rank = jnp.sum((jnp.cumsum(member, axis=0) - 1) * member, axis=1)
     need = -(-jnp.sum(member, axis=0) // TILE)  # tiles of each expert
     first = jnp.cumsum(need) - need
-    dest = jnp.sum(member * first, axis=1) * TILE + rank  # row of the sorted array, for each (token, choice)
-    source = jnp.full((tiles * TILE,), rows * n, jnp.int32).at[dest].set(jnp.arange(rows * n, dtype=jnp.int32))
-    expert_of_tile = jnp.clip(jnp.searchsorted(jnp.cumsum(need), jnp.arange(tiles), side="right"), 0, experts - 1)
+    dest = (
+        jnp.sum(member * first, axis=1) * TILE + rank
+    )  # row of the sorted array, for each (token, choice)
+    source = (
+        jnp.full((tiles * TILE,), rows * n, jnp.int32)
+        .at[dest]
+        .set(jnp.arange(rows * n, dtype=jnp.int32))
+    )
+    expert_of_tile = jnp.clip(
+        jnp.searchsorted(jnp.cumsum(need), jnp.arange(tiles), side="right"), 0, experts - 1
+    )
     pick = jax.nn.one_hot(expert_of_tile, experts, dtype=x.dtype)
 
     xs = dispatch(x, source, dest.reshape(rows, n)).reshape(tiles, TILE, -1)
@@ -102,7 +122,8 @@ def tiled(x, index, weights, gate, up, down):
     return jnp.sum(collect(ys, source, dest.reshape(rows, n)) * weights[..., None], axis=1)
 
 
-# Sorting rows is a permutation with padding, so its transpose is a gather too; XLA would emit a scatter.
+# Sorting rows is a permutation with padding, so its transpose is a gather too; XLA would emit a
+# scatter.
 
 
 @jax.custom_vjp

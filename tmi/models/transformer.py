@@ -1,4 +1,5 @@
-"""The one transformer: Inkling-style blocks, sliding and global, dense first and mixtures of experts after."""
+"""The one transformer: Inkling-style blocks, sliding and global, dense first and mixtures of
+experts after."""
 
 from __future__ import annotations
 
@@ -51,17 +52,28 @@ class Block(nnx.Module):
         return x + self.mlp_conv(y, position)[0], count
 
     def append(self, x, position, microturn, count, slots, key_position, cache: LayerCache):
-        """Decoding: x [B,N,D] of `count` [B] valid positions goes behind the cached ones (write KV, then attend).
+        """Decoding: x [B,N,D] of `count` [B] valid positions goes behind the cached ones (write KV,
+        then attend).
 
-        slots [B,N]: where in the ring each position is written; key_position [B,T]: what the ring holds then (-1: nothing).
+        slots [B,N]: where in the ring each position is written; key_position [B,T]: what the ring
+        holds then (-1: nothing).
         """
         att = self.attention
         width = att.c.conv_width
         h = self.attention_norm(x)
-        q, k, v, rel, (k_hist, v_hist) = att.project(h, position, microturn, (cache.k_conv, cache.v_conv))
+        q, k, v, rel, (k_hist, v_hist) = att.project(
+            h, position, microturn, (cache.k_conv, cache.v_conv)
+        )
         keys, values = append_kv(cache, k, v, slots)
-        mask = att.span.visible(position[:, :, None], key_position[:, None]) & (key_position >= 0)[:, None]
-        bias = None if rel is None else gathered_bias(rel, position[:, :, None] - key_position[:, None])
+        mask = (
+            att.span.visible(position[:, :, None], key_position[:, None])
+            & (key_position >= 0)[:, None]
+        )
+        bias = (
+            None
+            if rel is None
+            else gathered_bias(rel, position[:, :, None] - key_position[:, None])
+        )
         a = att.merge(attend(q, keys, values, bias, mask))
         a, a_hist = self.attention_conv(a, position, cache.attention_conv)
         x = x + a
@@ -85,7 +97,10 @@ class Transformer(nnx.Module):
         keys = jax.random.split(key, m.num_layers)
         self.remat = config.train.remat
         self.layers = nnx.List(
-            [Block(m, span, i < m.num_dense_layers, keys[i]) for i, span in enumerate(spans(config))]
+            [
+                Block(m, span, i < m.num_dense_layers, keys[i])
+                for i, span in enumerate(spans(config))
+            ]
         )
         self.final_norm = RMSNorm(m.width)
 
@@ -96,8 +111,10 @@ class Transformer(nnx.Module):
         """Hidden states, and the routed-expert counts of the MoE layers."""
         counts = []
         for layer in self.layers:
-            step = jax.checkpoint(lambda layer, x: layer(x, position, microturn, segment)) if self.remat else (
-                lambda layer, x: layer(x, position, microturn, segment)
+            step = (
+                jax.checkpoint(lambda layer, x: layer(x, position, microturn, segment))
+                if self.remat
+                else (lambda layer, x: layer(x, position, microturn, segment))
             )
             x, count = step(layer, x)
             if count is not None:

@@ -1,4 +1,5 @@
-"""A model's arrays by name: {'transformer.layers.0.attention.q': array, ...}, for optimizer, checkpoint and sharding."""
+"""A model's arrays by name: {'transformer.layers.0.attention.q': array, ...}, for optimizer,
+checkpoint and sharding."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ def _name(path) -> str:
 
 
 def _variables(model) -> list[tuple[str, nnx.Variable]]:
-    leaves = jax.tree_util.tree_leaves_with_path(model, is_leaf=lambda x: isinstance(x, nnx.Variable))
+    leaves = jax.tree_util.tree_leaves_with_path(
+        model, is_leaf=lambda x: isinstance(x, nnx.Variable)
+    )
     return [(_name(path), v) for path, v in leaves]
 
 

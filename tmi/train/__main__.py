@@ -13,7 +13,6 @@ from ml_collections import config_flags
 
 from tmi import config as config_lib
 from tmi.config import Config, ConfigError
-from tmi.train.checkpoint import CONFIG_FILE
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes.", required=True)
@@ -43,7 +42,7 @@ def resolve() -> Config:
     """The config that the flags give."""
     if _CONFIG.value is not None:
         return config_lib.from_config_dict(_CONFIG.value)
-    own = pathlib.Path(_WORKDIR.value) / CONFIG_FILE
+    own = pathlib.Path(_WORKDIR.value) / "config.json"
     if not own.is_file():
         raise ConfigError(
             f"--config is missing, and {own} as well: give an experiment, for instance "

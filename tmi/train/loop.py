@@ -52,12 +52,19 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
         _check_resumable(saved, config, workdir)
     checkpoint.write_config(workdir, config)
 
-    # -- devices, state ---------------------------------------------------------------------------
+    # -- devices, data ----------------------------------------------------------------------------
     mesh = sharding.make_mesh(config)
+    hosts = jax.process_count()
+    batches = train_batches(config, host_index=jax.process_index(), host_count=hosts)
+    rows = sharding.batch_shardings(mesh)
+    evaluate = make_evaluator(config, mesh) if c.eval_every else None
+
+    # -- state ------------------------------------------------------------------------------------
     shardings = state_shardings(config, mesh)
     legs, start = [], 0
     if saved is not None:
         state = checkpoints.restore(_abstract(config, shardings))
+        batches.set_state(saved["data"])
         legs, start = saved["legs"], saved["step"]
     elif init_from is not None:
         state, legs = init_from_params(config, init_from, shardings)
@@ -65,14 +72,6 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
         state = jax.jit(functools.partial(init_state, config), out_shardings=shardings)(
             jax.random.key(c.seed)
         )
-
-    # -- data -------------------------------------------------------------------------------------
-    hosts = jax.process_count()
-    batches = train_batches(config, host_index=jax.process_index(), host_count=hosts)
-    if saved is not None:
-        batches.set_state(saved["data"])
-    rows = sharding.batch_shardings(mesh)
-    evaluate = make_evaluator(config, mesh) if c.eval_every else None
 
     # -- the step, compiled once ------------------------------------------------------------------
     step_fn = jax.jit(

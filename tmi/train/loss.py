@@ -1,4 +1,5 @@
-"""loss = text cross-entropy + flow matching, weighted per position. What the router needs is a rule, not a loss (step.py)."""
+"""loss = text cross-entropy + flow matching, weighted per position. What the router needs is a
+rule, not a loss (step.py)."""
 
 from __future__ import annotations
 
@@ -13,13 +14,19 @@ from tmi.models.interaction import InteractionModel
 PARTS = ("text", "silence", "speech")  # words and <speak>; the END of silent micro-turns; patches
 
 
-def position_losses(model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool):
-    """text [B,S] and speech [B,P] losses, whether the token was the likeliest [B,S], routed-expert counts [L,E]."""
+def position_losses(
+    model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool
+):
+    """text [B,S] and speech [B,P] losses, whether the token was the likeliest [B,S], routed-expert
+    counts [L,E]."""
     keys = jax.random.split(key, 3)
     context = batch["speech"]
     if train:
-        # The sampler feeds back its own imperfect patches: noise keeps the model from trusting them to the last bit.
-        level = jax.random.uniform(keys[0], context.shape[:2] + (1, 1), maxval=config.flow.context_noise)
+        # The sampler feeds back its own imperfect patches: noise keeps the model from trusting them
+        # to the last bit.
+        level = jax.random.uniform(
+            keys[0], context.shape[:2] + (1, 1), maxval=config.flow.context_noise
+        )
         context = context + level * jax.random.normal(keys[1], context.shape)
     hidden, counts = model(batch, context)
     logits = model.unembed(hidden)
@@ -32,7 +39,9 @@ def position_losses(model: InteractionModel, config: Config, batch: dict[str, Ar
     return text, speech, hit, counts
 
 
-def loss_fn(model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool = True):
+def loss_fn(
+    model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool = True
+):
     """Scalar loss and (metrics, counts). Each part is a weighted mean over the global batch."""
     text, speech, hit, counts = position_losses(model, config, batch, key, train)
     tw, sw = batch["text_weight"], batch["speech_weight"]
@@ -58,7 +67,8 @@ def loss_fn(model: InteractionModel, config: Config, batch: dict[str, Array], ke
 
 
 def skill_losses(text: Float[Array, "B S"], batch: dict[str, Array], num_skills: int):
-    """Sums of the words' loss and hits' weights by skill, each [num_skills]: add over batches, then divide."""
+    """Sums of the words' loss and hits' weights by skill, each [num_skills]: add over batches, then
+    divide."""
     words = ((batch["text_weight"] > 0) & (batch["text_target"] != EOM_ID)).astype(jnp.float32)
     by_skill = jax.nn.one_hot(batch["skill"], num_skills, dtype=jnp.float32)
     return jnp.einsum("bs,bsk->k", text * words, by_skill), jnp.einsum("bs,bsk->k", words, by_skill)

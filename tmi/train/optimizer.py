@@ -1,4 +1,5 @@
-"""Muon for matrices, Adam for the rest (embeddings, unembedding, gains, taps, banks), by parameter name."""
+"""Muon for matrices, Adam for the rest (embeddings, unembedding, gains, taps, banks), by parameter
+name."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def uses_muon(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def schedule(c: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Warm-up to 1, constant, then a linear fall to `final_scale` over the last `decay_fraction` of the steps."""
+    """Warm-up to 1, constant, then a linear fall to `final_scale` over the last `decay_fraction` of
+    the steps."""
     warmup = min(c.warmup_steps, max(1, steps // 2))
     decay = max(1, int(steps * c.decay_fraction))
     return optax.join_schedules(
@@ -34,7 +36,8 @@ def schedule(c: OptimizerConfig, steps: int) -> optax.Schedule:
 def _matrix_axes(params):
     # Weights are [..., out, in]; leading axes (experts) are matrices of their own.
     return jax.tree.map(
-        lambda p: contrib.MuonDimensionNumbers(reduction_axis=p.ndim - 1, output_axis=p.ndim - 2), params
+        lambda p: contrib.MuonDimensionNumbers(reduction_axis=p.ndim - 1, output_axis=p.ndim - 2),
+        params,
     )
 
 
@@ -63,6 +66,8 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         optax.clip_by_global_norm(c.clip_norm),
         optax.partition(
             {"muon": muon, "adam": adam},
-            lambda params: {n: "muon" if uses_muon(n, p.shape) else "adam" for n, p in params.items()},
+            lambda params: {
+                n: "muon" if uses_muon(n, p.shape) else "adam" for n, p in params.items()
+            },
         ),
     )

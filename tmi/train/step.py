@@ -16,7 +16,8 @@ from tmi.train.optimizer import make_optimizer
 
 
 class TrainState(typing.NamedTuple):
-    """Everything training carries from step to step. `params` and `ema` hold every array by name, balances included."""
+    """Everything training carries from step to step. `params` and `ema` hold every array by name,
+    balances included."""
 
     step: Int[Array, ""]
     params: dict[str, Array]
@@ -26,7 +27,9 @@ class TrainState(typing.NamedTuple):
 
 def split_balance(config: Config, params: dict[str, Array]) -> tuple[dict, dict]:
     trained = set(tree.trained_names(config))
-    return {k: v for k, v in params.items() if k in trained}, {k: v for k, v in params.items() if k not in trained}
+    return {k: v for k, v in params.items() if k in trained}, {
+        k: v for k, v in params.items() if k not in trained
+    }
 
 
 def init_state(config: Config, key: Array) -> TrainState:
@@ -37,11 +40,14 @@ def init_state(config: Config, key: Array) -> TrainState:
 
 
 def balance_rule(balance: Array, count: Array, rate: float) -> Array:
-    """Loss-free balancing (arXiv 2408.15664): raise the bias of experts below the mean load, lower the others."""
+    """Loss-free balancing (arXiv 2408.15664): raise the bias of experts below the mean load, lower
+    the others."""
     return balance + rate * jnp.sign(jnp.mean(count) - count)
 
 
-def train_step(config: Config, state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
+def train_step(
+    config: Config, state: TrainState, batch: dict[str, Array]
+) -> tuple[TrainState, dict[str, Array]]:
     """State and metrics after one batch. Randomness depends on train.seed and the step alone."""
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
     trained, balances = split_balance(config, state.params)
@@ -61,11 +67,15 @@ def train_step(config: Config, state: TrainState, batch: dict[str, Array]) -> tu
     ema = {n: params[n] + decay * (state.ema[n] - params[n]) for n in params}
     metrics = {**metrics, "grad_norm": optax.global_norm(grads)}
     if counts.size:
-        metrics["router/max_load"] = jnp.max(counts * counts.shape[1] / jnp.maximum(jnp.sum(counts, 1, keepdims=True), 1))
+        metrics["router/max_load"] = jnp.max(
+            counts * counts.shape[1] / jnp.maximum(jnp.sum(counts, 1, keepdims=True), 1)
+        )
     return TrainState(state.step + 1, params, ema, opt), metrics
 
 
-def eval_step(config: Config, num_skills: int, params: dict[str, Array], batch: dict[str, Array], key: Array):
+def eval_step(
+    config: Config, num_skills: int, params: dict[str, Array], batch: dict[str, Array], key: Array
+):
     """Metrics of a dev batch, and (loss sums, weights) by skill."""
     model = tree.build(config, params)
     text, *_ = position_losses(model, config, batch, key, train=False)
