@@ -28,6 +28,6 @@ def get_config() -> ConfigDict:
     c.data.corpus, c.data.dev_corpus = "build/corpus/train", "build/corpus/dev"
 
     t = c.train
-    t.steps = 3600
+    t.steps = 2800
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 8
     return c

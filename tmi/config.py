@@ -98,7 +98,7 @@ class ModelConfig:
     num_experts: int = 8
     num_experts_per_token: int = 2
     num_shared_experts: int = 1
-    expert_width: int = 96
+    expert_width: int = 80
     route_scale: float = 1.0  # published: 8
     window: int = 64  # positions a sliding layer sees
     global_blocks: int = 12  # kv_blocks a global layer keeps, its own included
@@ -113,6 +113,7 @@ class ModelConfig:
     conv_width: int = 4
     logit_divisor: float = 1.0  # muP; published: 16
     router_bias_rate: float = 1e-3  # loss-free balancing
+    experts: str = "reference"  # decode experts (tmi_kernels): 'reference' | 'pallas_tpu'
     dtype: str = "float32"
 
 
@@ -350,6 +351,12 @@ def validate(c: Config) -> None:
     _require(m.window % 16 == 0, "model.window", m.window, "a multiple of 16 positions")
     _require(m.conv_width >= 1, "model.conv_width", m.conv_width, "at least 1")
     _require(m.dtype in ("float32", "bfloat16"), "model.dtype", m.dtype, "'float32' or 'bfloat16'")
+    _require(
+        m.experts in ("reference", "pallas_tpu"),
+        "model.experts",
+        m.experts,
+        "'reference' or 'pallas_tpu'",
+    )
     _require(
         c.data.row_length % t.kv_block == 0,
         "data.row_length",

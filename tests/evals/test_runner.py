@@ -169,3 +169,9 @@ def test_a_timeline_is_a_picture(tmp_path):
     session.frames.append((91.0, frame()))
     draw_timeline(played(session), session, tmp_path / "t.png")
     assert (tmp_path / "t.png").stat().st_size > 20_000
+
+
+def test_a_timeline_needs_no_truth(tmp_path):
+    session = dataclasses.replace(record([], [(1.0, "hello")]), truth={})
+    draw_timeline(played(session), session, tmp_path / "t.png")
+    assert (tmp_path / "t.png").is_file()

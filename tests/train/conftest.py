@@ -8,7 +8,6 @@ import os
 import pathlib
 import signal
 
-import jax
 import pytest
 
 from experiments import debug
@@ -24,21 +23,6 @@ def data_helpers():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(request):
-    """One compilation of each step, however often `train` is called (and by whatever worker)."""
-    options = {
-        "jax_compilation_cache_dir": str(request.config.cache.mkdir("jax")),
-        "jax_persistent_cache_min_compile_time_secs": 0.5,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,6 +15,7 @@ import numpy as np
 import soundfile
 
 from tmi.data.records import SessionRecord
+from tmi.evals.baselines import BASELINES
 from tmi.evals.runner import MODEL, Result
 from tmi.evals.scoring import Row
 from tmi.evals.timeline import draw_timeline
@@ -48,7 +49,10 @@ HEADLINES = (
     ("FalseAlarms-syn", "alarms per minute"),
     ("Spoken-syn", "word accuracy"),
 )
-_COLOURS = {MODEL: "#cc6644", "oracle": "#228833", "timer": "#4477aa", "vad-half-duplex": "#aa3377"}
+_COLOURS = {
+    MODEL: "#cc6644", "oracle": "#228833", "timer": "#4477aa", "vad-half-duplex": "#aa3377",
+    "never-yield": "#ccbb44", "always-talk": "#66ccee", "silent": "#999999",
+}  # fmt: skip
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1500px; padding: 0 1em }
 body { color: #222 }
@@ -65,7 +69,7 @@ td.model { background: #fbeee8 } img { max-width: 100% } audio { width: 100%; ma
 def table(rows: Sequence[Row]) -> str:
     """The headline rows as text, systems side by side."""
     cells = {(r.suite, r.metric, r.system): r for r in rows}
-    systems = list(dict.fromkeys(r.system for r in rows))
+    systems = _systems(rows)
     lines = [" " * 44 + "".join(f"{s[:17]:>18}" for s in systems)]
     for suite, metric in HEADLINES:
         found = [cells.get((suite, metric, s)) for s in systems]
@@ -128,6 +132,17 @@ def _other(name: str, path: str | pathlib.Path) -> list[Row]:
     return [dataclasses.replace(r, system=name) for r in rows]
 
 
+def _systems(rows: Sequence[Row]) -> list[str]:
+    """The model first, then it without a sense, then others shown beside it, then the rest."""
+    rest = [*BASELINES, "recordings", "mel", "chance"]
+
+    def order(name: str) -> tuple[int, int]:
+        kind = 0 if name == MODEL else 1 if name.startswith(MODEL) else 2
+        return (3, rest.index(name)) if name in rest else (kind, 0)
+
+    return sorted(dict.fromkeys(r.system for r in rows), key=order)
+
+
 def _wall(result: Result) -> str:
     cost = [t.wall_ms for _, trace in result.examples for t in trace.turns if t.wall_ms > 0]
     if not cost:
@@ -141,7 +156,7 @@ def _cell(r: Row | None) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    systems = list(dict.fromkeys(r.system for r in rows))
+    systems = _systems(rows)
     lines: dict[tuple[str, str], dict[str, Row]] = {}
     for r in rows:
         lines.setdefault((r.suite, r.metric), {})[r.system] = r
@@ -184,7 +199,7 @@ def _bars(rows: Sequence[Row]) -> bytes:
     """A panel for each headline with every system's value and interval."""
     cells = {(r.suite, r.metric, r.system): r for r in rows}
     shown = [h for h in HEADLINES if any((*h, s) in cells for s in {r.system for r in rows})]
-    systems = list(dict.fromkeys(r.system for r in rows))
+    systems = _systems(rows)
     columns = 4
     height = -(-max(1, len(shown)) // columns)
     size = (16, (0.7 + 0.17 * len(systems)) * height + 0.4)
@@ -210,16 +225,17 @@ def _bars(rows: Sequence[Row]) -> bytes:
 
 def _curves(rows: Sequence[Row]) -> bytes:
     """Accuracy against the window's length, for what is to be said at a time."""
-    suites = [s for s in ("TimeSpeak-syn", "CueSpeak-syn", "Translation-syn", "Backchannel-syn")]
-    fig, axes = plt.subplots(1, len(suites), figsize=(16, 3), dpi=80, sharey=True)
-    for ax, suite in zip(axes, suites, strict=True):
+    timed = [r for r in rows if r.metric.startswith("accuracy@") and r.metric.endswith("s")]
+    suites = list(dict.fromkeys(r.suite for r in timed)) or ["TimeSpeak-syn"]
+    fig, axes = plt.subplots(1, len(suites), figsize=(16, 3), dpi=80, sharey=True, squeeze=False)
+    for ax, suite in zip(axes.flat, suites, strict=True):
         lines: dict[str, list[tuple[float, float]]] = {}
-        for r in rows:
-            name = r.metric.removeprefix("accuracy@").removesuffix("s")
-            if r.suite == suite and r.metric.startswith("accuracy@") and " " not in r.metric:
-                lines.setdefault(r.system, []).append((float(name), r.value or 0.0))
+        for r in timed:
+            window = float(r.metric.removeprefix("accuracy@").removesuffix("s"))
+            if r.suite == suite:
+                lines.setdefault(r.system, []).append((window, r.value or 0.0))
         for system, points in lines.items():
-            colour = _COLOURS.get(system)
+            colour = _COLOURS.get(system)  # matplotlib's own for ablations and others
             ax.plot(
                 *zip(*sorted(points), strict=True), marker="o", ms=3, label=system, color=colour
             )
@@ -227,10 +243,10 @@ def _curves(rows: Sequence[Row]) -> bytes:
         ax.set_xlabel("window after the trigger, s", fontsize=8)
         ax.set_ylim(-3, 103)
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("accuracy, %")
-    handles, labels = axes[0].get_legend_handles_labels()
+    axes[0, 0].set_ylabel("accuracy, %")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     if handles:
-        axes[-1].legend(handles, labels, fontsize=7)
+        axes[0, -1].legend(handles, labels, fontsize=7)
     fig.tight_layout()
     return _png(fig)
 

@@ -46,7 +46,7 @@ def draw_timeline(
         inner = outer[i].subgridspec(len(ratios), 1, height_ratios=ratios, hspace=0.08)
         rows = [fig.add_subplot(inner[k]) for k in range(len(ratios))]
         if not i:
-            suites = ", ".join(sorted({t["suite"] for t in record.truth["trials"]}))
+            suites = ", ".join(sorted({t["suite"] for t in record.truth.get("trials", ())}))
             rows[0].set_title(f"{record.id} · {trace.system} · {suites}", fontsize=10, loc="left")
         for ax in rows:
             ax.set_xlim(start, end)
@@ -117,9 +117,9 @@ def _truth(ax: Axes, truth: dict, start: float, end: float) -> None:
     ax.set_xticks(np.arange(start, end + 1, 1.0), minor=True)
     ax.set_xticks(np.arange(start, end + 1, 5.0))
     ax.tick_params(labelsize=7)
-    for s, e in truth["quiet"]:
+    for s, e in truth.get("quiet", ()):
         ax.axvspan(s, e, color=QUIET, lw=0)
-    for i, trial in enumerate(truth["trials"]):
+    for i, trial in enumerate(truth.get("trials", ())):
         level = 0.75 - 0.5 * (i % 2)
         s, e = trial["region"]
         if s < end and e > start:

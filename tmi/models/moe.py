@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from tmi.config import ModelConfig
 from tmi.models.layers import Balance, Param, dot, weight
+from tmi_kernels.expert_gemv import expert_gemv
 
 TILE = 128  # rows of one expert that are multiplied together
 FEW_ROWS = 64
@@ -69,11 +70,12 @@ class MoE(nnx.Module):
         if valid is not None:
             count = count * valid[:, None, None]
         banks = (self.gate[...], self.up[...], self.down[...])
-        run = few_rows if x.shape[0] <= FEW_ROWS else tiled
+        few = functools.partial(few_rows, implementation=self.c.experts)
+        run = few if x.shape[0] <= FEW_ROWS else tiled
         return run(x, index, weights, *banks), jnp.sum(count, axis=(0, 1))
 
 
-def few_rows(x, index, weights, gate, up, down):
+def few_rows(x, index, weights, gate, up, down, implementation="reference"):
     """Decoding: read each expert once if the rows are likely to need them all, else gather theirs
     (gather + gemv)."""
     rows, n = index.shape
@@ -85,9 +87,7 @@ def few_rows(x, index, weights, gate, up, down):
             h = jax.nn.silu(dot(x, gate[e])) * dot(x, up[e])
             y = y + share * dot(h, down[e])
         return y
-    g, u, d = gate[index], up[index], down[index]  # [T, N, F, D], [T, N, D, F]
-    h = jax.nn.silu(jnp.einsum("td,tnfd->tnf", x, g)) * jnp.einsum("td,tnfd->tnf", x, u)
-    return jnp.einsum("tn,tnf,tndf->td", weights, h, d)
+    return expert_gemv(x, index, weights, gate, up, down, implementation=implementation)
 
 
 def tiled(x, index, weights, gate, up, down):

@@ -50,12 +50,13 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
     saved = checkpoints.info()
     if saved is not None:
         _check_resumable(saved, config, workdir)
-    checkpoint.write_config(workdir, config)
+    host, hosts = jax.process_index(), jax.process_count()
+    home = workdir if host == 0 else workdir / f"host-{host}"  # of its config, figures and log
+    checkpoint.write_config(home, config)
 
     # -- devices, data ----------------------------------------------------------------------------
     mesh = sharding.make_mesh(config)
-    hosts = jax.process_count()
-    batches = train_batches(config, host_index=jax.process_index(), host_count=hosts)
+    batches = train_batches(config, host_index=host, host_count=hosts)
     rows = sharding.batch_shardings(mesh)
     evaluate = make_evaluator(config, mesh) if c.eval_every else None
 
@@ -74,17 +75,12 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
         )
 
     # -- the step, compiled once ------------------------------------------------------------------
-    step_fn = jax.jit(
-        functools.partial(train_step, config),
-        in_shardings=(shardings, rows),
-        out_shardings=(shardings, sharding.replicated(mesh)),
-        donate_argnums=0,
-    )
+    step_fn = compiled_step(config, mesh)
 
     # -- reports ----------------------------------------------------------------------------------
     ceiling = machine.matmul_ceiling() * math.prod(c.mesh)
     window = Window(config, ceiling)
-    writer = Writer(workdir, start, c.steps)
+    writer = Writer(home, start, c.steps)
     leg = provenance.new_leg(batches.corpus.hash, c.seed, start)
     began, dev, best = time.perf_counter(), (saved or {}).get("dev", {}), checkpoints.best_loss()
     say = writer.say
@@ -198,7 +194,19 @@ def _check_resumable(saved: dict, config: Config, workdir: pathlib.Path) -> None
         )
 
 
-# -- state ---------------------------------------------------------------------------------------
+# -- the step and its state ----------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=2)
+def compiled_step(config: Config, mesh: Mesh):
+    """train_step, jitted for a mesh: (state, batch) -> (state, metrics). The state is donated."""
+    shardings = state_shardings(config, mesh)
+    return jax.jit(
+        functools.partial(train_step, config),
+        in_shardings=(shardings, sharding.batch_shardings(mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
 
 
 def state_shardings(config: Config, mesh: Mesh) -> TrainState:
@@ -255,11 +263,7 @@ def make_evaluator(config: Config, mesh: Mesh):
     if not held:
         raise records.CorpusError(f"{corpus.path} gives no batch: config.train.eval_batches is 0")
     rows = sharding.batch_shardings(mesh)
-    run = jax.jit(
-        functools.partial(eval_step, config, len(corpus.skills)),
-        in_shardings=(sharding.param_shardings(config, mesh), rows, None),
-        out_shardings=sharding.replicated(mesh),
-    )
+    run = compiled_eval(config, mesh, len(corpus.skills))
 
     def evaluate(params: dict[str, Array]) -> dict[str, float]:
         averages = DevAverages(corpus.skills)
@@ -271,6 +275,17 @@ def make_evaluator(config: Config, mesh: Mesh):
         return averages.result()
 
     return evaluate
+
+
+@functools.lru_cache(maxsize=2)
+def compiled_eval(config: Config, mesh: Mesh, num_skills: int):
+    """eval_step, jitted for a mesh: (params, batch, key) -> (metrics, sums by skill)."""
+    rows = sharding.batch_shardings(mesh)
+    return jax.jit(
+        functools.partial(eval_step, config, num_skills),
+        in_shardings=(sharding.param_shardings(config, mesh), rows, None),
+        out_shardings=sharding.replicated(mesh),
+    )
 
 
 class StopRequest:

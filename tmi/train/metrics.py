@@ -157,7 +157,7 @@ class Writer:
             dynamic_ncols=True,
             disable=not self._terminal,
         )
-        self._steps = steps
+        self._steps, self._speeds = steps, {}
         self.begin(start)
 
     def begin(self, step: int) -> None:
@@ -176,7 +176,7 @@ class Writer:
 
     def progress(self, step: int, loss: float) -> None:
         self._bar.n = step
-        self._bar.set_postfix(loss=f"{loss:.4f}")
+        self._bar.set_postfix(loss=f"{loss:.4f}", **self._speeds)
 
     def say(self, text: str) -> None:
         """A line that leaves the bar whole."""
@@ -184,7 +184,11 @@ class Writer:
         sys.stderr.flush()
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
-        """The progress bar's line, where there is no terminal to draw it on."""
+        """The speeds, on the bar or, where there is no terminal to draw one on, as a line."""
+        if self._terminal and "speed/tokens_per_s" in values:
+            ceiling = f"{100 * values['speed/share_of_ceiling']:.0f}%"
+            tokens = f"{values['speed/tokens_per_s']:.0f}"
+            self._speeds = {"tokens/s": tokens, "ceiling": ceiling}
         if self._terminal:
             return
         rate = (time.perf_counter() - self._began) / max(1, step - self._start)
