@@ -22,11 +22,12 @@
 # `in 0, out 0, in 1, out 1, in 2, out 2, …`
 #
 # and saying nothing is an output like any other. There is no detector of speech, no timer and no
-# rule around the model: when to speak, when to wait and when to stop are predictions, five a second.
+# rule around the model: when to speak, when to wait and when to stop are predictions, five of them
+# a second.
 #
 # This notebook streams one held-out session through a trained model, draws the sequence position by
-# position, and then changes one field of the config to see which part of it moves. It takes half a
-# minute on two CPU cores.
+# position, and then changes one field of the config to see which part of it moves. It takes less
+# than a minute on two CPU cores.
 
 # %%
 import functools
@@ -114,6 +115,7 @@ COLOURS = {
     "<speak>": "#ee8866",
     "AUDIO_OUT": "#cc3311",
 }
+DARK = ("AUDIO_IN", "VIDEO_IN", "AUDIO_OUT")  # colours that need white letters
 
 
 def kinds(seq):
@@ -127,8 +129,7 @@ def kinds(seq):
 
 def draw_sequence(ax, seq, start, end, labels=False):
     """The positions of the micro-turns that read [start, end) seconds, a column each."""
-    first = np.searchsorted(seq.microturn, seq.microturn)  # of the position's micro-turn
-    depth = np.arange(len(seq)) - first
+    depth = np.arange(len(seq)) - np.searchsorted(seq.microturn, seq.microturn)
     left = seq.microturn * lay.seconds
     kind = kinds(seq)
     ax.bar(
@@ -138,9 +139,11 @@ def draw_sequence(ax, seq, start, end, labels=False):
     shown = np.flatnonzero((left >= start - 1e-6) & (left < end - 1e-6))
     for s in shown if labels else ():
         text = f'"{tokenizer.decode([int(seq.token[s])])}"' if "TEXT" in kind[s] else kind[s]
-        at = left[s] + lay.seconds / 2, depth[s] + 0.5
-        ax.text(*at, text, ha="center", va="center", fontsize=7, clip_on=True)
-    ax.set(xlim=(start, end), ylim=(depth[shown].max() + 1, 0), yticks=[], ylabel="positions")
+        ax.text(
+            left[s] + lay.seconds / 2, depth[s] + 0.5, text, ha="center", va="center", fontsize=7,
+            color="white" if kind[s] in DARK else "black", clip_on=True,
+        )  # fmt: skip
+    ax.set(xlim=(start, end), ylim=(depth[shown].max() + 1, 0), yticks=[])
     ax.set_ylabel("positions", rotation=0, ha="right", va="center")
 
 
@@ -193,12 +196,15 @@ draw(target, spoken, title="the target, all of it")
 # %% [markdown]
 # Read the close-up from left to right. While the user speaks, each column ends with `<eom>`: the
 # right output is silence, and it is *predicted*, from sound that has come in so far and never from
-# what comes later. After the user's last word one column passes, then a column brings the first word
-# of the answer, `<speak>`, and a patch of mel frames; its sound begins one column further right.
-# From the end of a question to the first sound it is 0.2 to 0.4 s.
+# what comes later. The column that reads the end of the user's last word is silent, too. The next
+# one brings the first words of the answer, `<speak>`, and a patch of mel frames, whose sound begins
+# one column further right. So an answer is heard 0.2 to 0.4 s after the question ends. A column may
+# bring two words (both begin in the same 0.2 s) or none (a long word goes on).
 #
-# In the picture of the whole session, look for the taller columns: video frames and typed text are
-# read in the micro-turns in which they come, next to the sound.
+# In the picture of the whole session, look at the other columns: the pause within the user's
+# sentence, in which the right output is silence as well; typed text, of which a micro-turn reads at
+# most `config.microturn.max_text_in` tokens and leaves the rest to the next; and video, which is
+# answered when the answer comes into view, with no sound that would give the cue.
 #
 # ## Streaming
 #
@@ -240,9 +246,7 @@ def stream(config, name):
             Microturn(read.audio, read.video, read.text_in, ids, patch if spoke else None)
         )
         text, seen = tokenizer.decode(ids), read.video is not None
-        turns.append(
-            TraceTurn(m, tokenizer.decode(read.text_in), seen, text, bool(spoke), wall_ms)
-        )
+        turns.append(TraceTurn(m, tokenizer.decode(read.text_in), seen, text, bool(spoke), wall_ms))
         waves.append(wave)
     trace = Trace(record.id, name, lay.seconds, turns, user_audio, np.concatenate(waves))
     return lay_out(lay, microturns), trace
@@ -257,9 +261,9 @@ draw(sequence, trace.output_audio, close, close + 2.4, labels=True, title="the m
 draw(sequence, trace.output_audio, title="the model, all of it")
 
 # %% [markdown]
-# Compare these with the targets above. The blue, green and cyan positions are the same, for they are
-# the input. All others are what the model chose: the END of every column is its decision to keep
-# silent or to speak.
+# Compare these with the targets above. The blue, green and cyan positions are the same, for they
+# are the input. All others are what the model chose: the END of every column is its decision to
+# keep silent or to speak.
 #
 # Now listen: the user is on the left, the model on the right. The timeline shows the same with the
 # truth beneath: lines where an answer is due, and grey where any speech would be a false alarm.
@@ -281,12 +285,12 @@ _ = draw_timeline(trace, record)
 #
 # `decode.temperature` is 0: each token is the likeliest one. At 1 tokens are drawn from the model's
 # probabilities instead, the END tokens among them, and those are drawn five times a second. A text
-# model at temperature 1 words its answer differently; here *when* it speaks is up for the draw, too.
-# Before you run the cell, guess: if in each of the silent micro-turns the model held `<eom>` for 99 %
-# certain, how often would it break its silence in this session?
+# model at temperature 1 words its answer differently; here *when* it speaks is up for the draw,
+# too. Before you run the cell, guess: if in each of the silent micro-turns the model held `<eom>`
+# for 99 % certain, how often would it break its silence in this session?
 #
-# The config is edited in its open view and checked again by `from_config_dict`. Nothing else changes:
-# the same weights, the same session, the same seed.
+# The config is edited in its open view and checked again by `from_config_dict`. Nothing else
+# changes: the same weights, the same session, the same seed.
 
 # %%
 view = config_lib.to_config_dict(config)
@@ -306,16 +310,15 @@ def first_difference(a, b):
     return next((s.m for s, t in pairs if (s.text_out, s.spoke) != (t.text_out, t.spoke)), None)
 
 
-for seq, tr in ((target, None), (sequence, trace), (sequence_2, trace_2)):
-    name = tr.system if tr else "target"
-    counts = {name: kinds(seq).count(name) for name in COLOURS}
-    print(f"{name:12}", "  ".join(f"{k} {n}" for k, n in counts.items()))
-print()
-for name, words in (
-    ("target", [(word, s) for word, s, _ in record.model_words]),
-    *((tr.system, [(word, s) for word, s, _ in tr.words()]) for tr in (trace, trace_2)),
-):
-    print(f"{name:12}", "  ".join(f"{word} ({s:.1f})" for word, s in words) or "nothing")
+looks = {
+    "target": (target, record.model_words),
+    "as shipped": (sequence, trace.words()),
+    "changed": (sequence_2, trace_2.words()),
+}
+for name, (seq, words) in looks.items():
+    held = kinds(seq)
+    print(f"{name}:", ", ".join(f"{held.count(k)} {k}" for k in COLOURS))
+    print("   ", "  ".join(f"{word} ({start:.1f})" for word, start, _ in words) or "no word")
 
 m = first_difference(trace, trace_2)
 if m is None:
@@ -340,5 +343,5 @@ listen(trace_2)
 # * `view.microturn.seconds = 0.4`: this the weights cannot follow, they were trained at 0.2 s.
 #   `experiments/ablate_tick.py` trains one model for each length.
 #
-# Where to go on: `tmi/microturn.py` (the layout), `tmi/decode/step.py` (the call that was streamed),
-# `tmi/models/interaction.py` (the model), `experiments/` (configs to train your own).
+# Where to go on: `tmi/microturn.py` (the layout), `tmi/decode/step.py` (the call that was
+# streamed), `tmi/models/interaction.py` (the model), `experiments/` (configs to train your own).

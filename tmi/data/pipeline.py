@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 from absl import logging
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from grain.sources import ArrayRecordDataSource
 
 from tmi.config import Config, ConfigError
@@ -75,7 +75,7 @@ class Sessions:
         self._unreadable: set[int] = set()
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._source)  # pyright: ignore[reportArgumentType]  # it has __len__
 
     def __getitem__(self, i: int) -> records.SessionRecord | None:
         try:

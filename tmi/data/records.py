@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import msgpack
 import numpy as np
-from array_record.python import array_record_module
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 RECORD_VERSION = 1
 SAMPLE_RATE = 16_000
@@ -50,7 +50,7 @@ def encode(record: SessionRecord) -> bytes:
     d["user_audio"] = record.user_audio.astype("<i2").tobytes()
     d["model_audio"] = [(float(t), w.astype("<i2").tobytes()) for t, w in record.model_audio]
     d["version"] = RECORD_VERSION
-    return msgpack.packb(d, use_bin_type=True)
+    return bytes(msgpack.packb(d, use_bin_type=True) or b"")
 
 
 def decode(data: bytes) -> SessionRecord:

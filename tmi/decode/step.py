@@ -88,7 +88,7 @@ def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChun
             dmel[i] = mt.audio.reshape(dmel.shape[1:])
         if mt.video is not None:
             video[i] = mt.video
-    return InputChunk(stream, token, slot, count, dmel, video)
+    return InputChunk(stream, token, slot, count, dmel, video)  # pyright: ignore[reportArgumentType]
 
 
 def microturn_step(

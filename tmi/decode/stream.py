@@ -109,7 +109,7 @@ class Decoder:
         self._calls = 0
 
     def num_compiles(self) -> int:
-        return self._step._cache_size()
+        return self._step._cache_size()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
     def step(
         self, inputs: Sequence[Microturn | None], fresh: Sequence[bool] | None = None

@@ -316,7 +316,7 @@ def export(
     }
     out.mkdir(parents=True, exist_ok=True)
     with _replacing(out / PARAMS_FILE) as file:
-        np.savez_compressed(file, **half)
+        np.savez_compressed(file, **half)  # pyright: ignore[reportArgumentType]
     with _replacing(out / CONFIG_FILE) as file:
         file.write(config_lib.to_json(config).encode())
     with _replacing(out / INFO_FILE) as file:

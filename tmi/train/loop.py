@@ -84,7 +84,7 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
     leg = provenance.new_leg(batches.corpus.hash, c.seed, start)
     began, dev, best = time.perf_counter(), (saved or {}).get("dev", {}), checkpoints.best_loss()
     say = writer.say
-    size = parameter_overview.count_parameters(state.params)
+    size = parameter_overview.count_parameters(state.params)  # pyright: ignore[reportArgumentType]
     say(f"{config.name}: {size / 1e6:.2f}M parameters, matmul ceiling {ceiling / 1e9:.0f} GFLOP/s")
     if saved is not None:
         ignored = f"; --init_from={init_from} is not read" if init_from else ""
@@ -96,6 +96,8 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
 
     def measure(step: int) -> None:
         nonlocal dev, best
+        if evaluate is None:
+            return
         dev = evaluate(state.ema)
         writer.write(step, "dev", dev)
         better = dev["loss"] < best

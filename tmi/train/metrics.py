@@ -30,7 +30,8 @@ def mean(values, weights=None) -> float:
     """The weighted mean; 0 if there is no weight at all."""
     values = np.asarray(values, np.float32)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, np.float32)
-    average = clu_metrics.Average(total=np.sum(values * weights), count=np.sum(weights))
+    total, count = np.sum(values * weights), np.sum(weights)
+    average = clu_metrics.Average(total=total, count=count)  # pyright: ignore[reportCallIssue]
     return float(average.compute()) if average.count else 0.0
 
 
@@ -78,7 +79,7 @@ class Window:
         """Averages since the last report, and speeds."""
         seconds = max(1e-9, time.perf_counter() - self._start - self._paused)
         out = {name: mean(values) for name, values in self._values.items()}
-        o, scale = self._config.optimizer, float(self._schedule(step))
+        o, scale = self._config.optimizer, float(np.asarray(self._schedule(step)))
         out |= {
             "learning_rate/muon": o.muon_learning_rate * scale,
             "learning_rate/adam": o.adam_learning_rate * scale,
@@ -176,7 +177,7 @@ class Writer:
 
     def progress(self, step: int, loss: float) -> None:
         self._bar.n = step
-        self._bar.set_postfix(loss=f"{loss:.4f}", **self._speeds)
+        self._bar.set_postfix({"loss": f"{loss:.4f}", **self._speeds})
 
     def say(self, text: str) -> None:
         """A line that leaves the bar whole."""

@@ -57,7 +57,7 @@ def train_step(
 
     (_, (metrics, counts)), grads = jax.value_and_grad(f, has_aux=True)(trained)
     updates, opt = make_optimizer(config).update(grads, state.opt, trained)
-    trained = optax.apply_updates(trained, updates)
+    trained = dict(optax.apply_updates(trained, updates))  # pyright: ignore
     rate = config.model.router_bias_rate
     moe = sorted(balances, key=lambda n: int(n.split("layers.")[1].split(".")[0]))
     balances = {n: balance_rule(balances[n], counts[i], rate) for i, n in enumerate(moe)}
