@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from tests.evals.sessions import frame, full, played, record
+from tests.evals.sessions import frame, full, played, record, trial
 from tmi.config import Config
 from tmi.data.records import CorpusError, ShardWriter
 from tmi.evals import report, runner
@@ -135,8 +135,20 @@ def test_n_caps_the_trials_of_a_suite():
     sessions = [full(f"s{i}") for i in range(5)]
     assert runner.choose(sessions, runner.select(None), 2) == ["s0", "s1"]
     assert len(runner.choose(sessions, runner.select(None), 0)) == 5
-    empty = record([])
-    assert runner.choose([empty], runner.select("RepCount"), 0) == []
+    assert runner.choose([record([])], runner.select("RepCount"), 0) == []
+
+
+def test_short_sessions_that_hold_what_is_missing_come_first():
+    count = trial("RepCount", 1.0, 9.0, count=0, reps=[])
+    wave = trial("Charades", 1.0, 9.0, name="waving", action=[2.0, 3.0])
+    sessions = [
+        record([count], id="long", duration_s=60.0), record([count], id="short"),
+        record([wave, count], id="both"), record([], id="none"),
+    ]  # fmt: skip
+    suites = runner.select("RepCount,Charades")
+    assert runner.choose(sessions, suites, 1) == ["both"]
+    assert runner.choose(sessions, suites, 2) == ["short", "both"]
+    assert runner.choose(sessions, suites, 9) == ["long", "short", "both"]
 
 
 def test_blank_video_keeps_the_times_and_nothing_else():

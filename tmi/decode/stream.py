@@ -108,6 +108,10 @@ class Decoder:
         self.step([None] * self.slots)
         self._calls = 0
 
+    def num_positions(self) -> list[int]:
+        """Positions of each slot's session so far."""
+        return [int(n) for n in jax.device_get(self._state.cache.length)]
+
     def num_compiles(self) -> int:
         return self._step._cache_size()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
@@ -247,10 +251,18 @@ def record_of_files(
     duration = max(len(wave) / 16_000, frames[-1][0] + 0.1 if frames else 0.0) + seconds
     wave = np.pad(wave, (0, max(0, round(duration * 16_000) - len(wave))))
     return SessionRecord(
-        id=pathlib.Path(wav or video_file or "session").stem, skills=["files"], duration_s=duration,
-        user_audio=to_int16(wave), model_audio=[], model_words=[], user_words=[],
-        text_in=[(0.0, text)] if text else [], text_out=[], frames=frames, truth={},
-    )  # fmt: skip
+        id=pathlib.Path(wav or video_file or "session").stem,
+        skills=["files"],
+        duration_s=duration,
+        user_audio=to_int16(wave),
+        model_audio=[],
+        model_words=[],
+        user_words=[],
+        text_in=[(0.0, text)] if text else [],
+        text_out=[],
+        frames=frames,  # pyright: ignore[reportArgumentType]
+        truth={},
+    )
 
 
 def main(_) -> None:

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pathlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 
@@ -263,29 +264,39 @@ def spoken_rows(
 
 
 def choose(records: Iterable[SessionRecord], benchmarks: Sequence[Benchmark], n: int) -> list[str]:
-    """Ids of sessions in order until every suite has `n` trials (0: all), those that add nothing
-    left out.
+    """Ids of sessions, as short in all as is easily found, that hold `n` trials a suite (0: all).
 
-    Turns with pauses and refusals of either kind are counted apart, since rows of their own rest on
-    them.
+    Turns with pauses and refusals of either kind are counted apart: rows of their own rest on them.
+    The choice looks at what sessions hold only, never at what any system makes of them.
     """
     wanted = {s for b in benchmarks for s in b.trial_suites}
     anything = not benchmarks or any(not b.trial_suites for b in benchmarks)
-    counts: dict[tuple, int] = {}
-    ids: list[str] = []
+    found: list[tuple[str, Counter, float]] = []
     for record in records:
-        kinds = [_kind(t) for t in record.truth["trials"] if t["suite"] in wanted]
-        new = any(counts.get(k, 0) < n for k in kinds) or (anything and not wanted and len(ids) < n)
-        if not n and (kinds or anything) or new:
-            ids.append(record.id)
-            for k in kinds:
-                counts[k] = counts.get(k, 0) + 1
-    return ids
+        kinds = Counter(_kind(t) for t in record.truth["trials"] if t["suite"] in wanted)
+        if kinds or anything:
+            found.append((record.id, kinds, record.duration_s))
+    if not n:
+        return [id for id, _, _ in found]
+    if not wanted:
+        return [id for id, _, _ in found[:n]]
+    total = sum((kinds for _, kinds, _ in found), Counter())
+    left = {k: min(n, count) for k, count in total.items()}
+    chosen: set[str] = set()
+    while any(left.values()):
+        # The most of what is still missing, rare kinds first, a second.
+        best = max(
+            (x for x in found if x[0] not in chosen),
+            key=lambda x: sum(min(c, left[k]) / total[k] for k, c in x[1].items()) / x[2],
+        )
+        chosen.add(best[0])
+        for k, c in best[1].items():
+            left[k] = max(0, left[k] - c)
+    return [id for id, _, _ in found if id in chosen]
 
 
 def _kind(trial: dict) -> tuple:
-    extra = trial["category"] if trial["suite"] == "Overlap" else ""
-    return trial["suite"], bool(trial.get("pauses")), trial.get("harmful"), extra
+    return trial["suite"], bool(trial.get("pauses")), trial.get("harmful")
 
 
 def _examples(records: Iterable[SessionRecord], count: int) -> list[str]:

@@ -1,0 +1,94 @@
+"""Laws of the streaming decoder: slots do not mix, sessions start afresh, one compilation."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.models.conftest import small_config
+from tmi.data.records import SessionRecord
+from tmi.decode.stream import Decoder, SessionReader, record_of_files
+from tmi.media.audio import DMel
+from tmi.media.text import Tokenizer
+from tmi.models import tree
+
+
+@pytest.fixture(scope="module")
+def model():
+    c = small_config()
+    config = dataclasses.replace(c, microturn=dataclasses.replace(c.microturn, max_text_out=4))
+    params = tree.init(config, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    # Random weights that write, speak and keep quiet in turn.
+    return config, {k: v + 0.1 * rng.normal(size=v.shape) for k, v in params.items()}
+
+
+def session(name: str, seconds: float, seed: int) -> SessionRecord:
+    rng = np.random.default_rng(seed)
+    audio = (rng.normal(size=round(16_000 * seconds)) * 3000).astype(np.int16)
+    picture = rng.integers(0, 256, (40, 40, 3), np.uint8)
+    return SessionRecord(
+        name, ["x"], seconds, audio, [], [], [], [(0.3, "hello there"), (0.9, "x" * 40)], [],
+        [(t, picture) for t in np.arange(0.05, seconds, 0.13)], {},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_slots(model):
+    return Decoder(*model, slots=2)
+
+
+def same(a, b):
+    assert [t.text_out for t in a.turns] == [t.text_out for t in b.turns]
+    assert [t.spoke for t in a.turns] == [t.spoke for t in b.turns]
+    assert [t.text_in for t in a.turns] == [t.text_in for t in b.turns]
+
+
+def test_a_session_does_not_depend_on_slot_neighbours_or_predecessors(two_slots):
+    a, b, c = session("a", 3.0, 1), session("b", 1.2, 2), session("c", 2.0, 3)
+    together = two_slots.run([a, b, c])  # c follows b in its slot, beside a
+    again = two_slots.run([c, a, b])
+    by_id = {t.id: t for t in again}
+    for trace in together:
+        same(trace, by_id[trace.id])
+    assert [t.id for t in together] == ["a", "b", "c"]
+    assert two_slots.num_compiles() == 1
+
+
+def test_output_starts_one_microturn_after_input(two_slots):
+    (trace,) = two_slots.run([session("a", 2.0, 1)])
+    assert len(trace.turns) == 10
+    assert len(trace.output_audio) == (10 + 1) * 3200
+    assert not trace.output_audio[:3200].any()
+
+
+def test_all_typed_text_is_read_even_when_it_is_long(two_slots):
+    (trace,) = two_slots.run([session("a", 6.0, 1)])
+    assert "".join(t.text_in for t in trace.turns) == "hello there" + "x" * 40
+
+
+def test_a_slot_takes_no_part_without_input(two_slots):
+    before = jax.device_get(two_slots._state.microturn)
+    out = two_slots.step([None, None])
+    assert out == [None, None]
+    np.testing.assert_array_equal(jax.device_get(two_slots._state.microturn), before)
+
+
+def test_wrong_number_of_inputs_and_long_chunks_are_refused(model, two_slots):
+    with pytest.raises(ValueError, match="2 slots"):
+        two_slots.step([None])
+    reader = SessionReader(model[0], Tokenizer.load("bpe512"), DMel(model[0].audio))
+    with pytest.raises(ValueError, match="3200"):
+        reader.read(np.zeros(3201, np.float32))
+
+
+def test_files_of_any_rate_become_a_session(tmp_path):
+    import soundfile
+
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(size=(44_100, 2)) * 0.1, 44_100)
+    record = record_of_files(str(path), seconds=2.0, text="hi")
+    assert record.duration_s == pytest.approx(3.0, abs=0.01)
+    assert len(record.user_audio) == pytest.approx(48_000, abs=2)
+    assert record.text_in == [(0.0, "hi")]
