@@ -4,7 +4,7 @@ A micro-turn has one audio position, one patch of 40x40 pixels when a frame come
 patch of 200 ms while the model speaks. Six layers of width 192, four of them mixtures of eight
 experts.
 
-Costs about an hour on two CPU cores: 3600 steps of 4 rows x 1024 positions, 14.7M
+Costs about an hour on two CPU cores: 2400 steps of 4 rows x 1024 positions, 9.8M
 positions. What it reaches is in assets/nano/info.json (dev) and docs/LOG.md (evaluation).
 
     python -m data_pipelines.synthetic --out=build/corpus/train --split=train
@@ -28,6 +28,6 @@ def get_config() -> ConfigDict:
     c.data.corpus, c.data.dev_corpus = "build/corpus/train", "build/corpus/dev"
 
     t = c.train
-    t.steps = 2800
+    t.steps = 2400
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 8
     return c
