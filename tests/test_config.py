@@ -34,10 +34,8 @@ def refused(match: str, **fields) -> None:
 
 
 def test_a_typo_is_told_what_exists():
-    refused(
-        r"config\.model\.num_layer does not exist; accepted here: .*num_layers", model__num_layer=3
-    )
-    refused(r"config\.modle does not exist; accepted here: .*model", modle={})
+    refused(r"config\.model\.num_layer does not exist; accepted: .*num_layers", model__num_layer=3)
+    refused(r"config\.modle does not exist; accepted: .*model", modle={})
     view = lib.default()
     with pytest.raises((AttributeError, KeyError), match="num_layer"):
         view.model.num_layer = 3
@@ -60,7 +58,7 @@ def test_a_whole_number_is_a_float():
     "match, fields",
     [
         (r"microturn\.seconds=0\.25 .*dMel positions", {"microturn__seconds": 0.25}),
-        (r"microturn\.seconds=0\.1 .*speech patches", {"microturn__seconds": 0.1}),
+        (r"microturn\.seconds=0\.1 .*speech patches", {"microturn__seconds": 0.1, "audio__frames_per_position": 2}),
         (r"audio\.hop_s=0\.0 .*positive", {"audio__hop_s": 0.0}),
         (r"audio\.frames_per_position=0 .*positive", {"audio__frames_per_position": 0}),
         (r"model\.num_heads=4 .*multiple of model\.num_kv_heads", {"model__num_kv_heads": 3}),
@@ -70,11 +68,14 @@ def test_a_whole_number_is_a_float():
         (r"model\.window=100 .*multiple of 16", {"model__window": 100}),
         (r"microturn\.kv_block=8 .*multiple of 16", {"microturn__kv_block": 8}),
         (r"data\.row_length=1000 .*multiple of microturn\.kv_block", {"data__row_length": 1000}),
-        (r"data\.audio_slots=1 .*at least .*= 2", {"data__audio_slots": 1}),
+        (
+            r"data\.audio_slots=1 .*at least .*= 2",
+            {"data__audio_slots": 1, "audio__frames_per_position": 2},
+        ),
         (r"data\.skill_weights=.*pairs", {"data__skill_weights": ("answer",)}),
         (r"data\.skill_weights=.*once", {"data__skill_weights": (("a", 1.0), ("a", 2.0))}),
         (r"train\.mesh=\(1, 1\) .*five sizes", {"train__mesh": (1, 1)}),
-        (r"data\.batch_size=8 .*data x fsdp", {"train__mesh": (3, 1, 1, 1, 1)}),
+        (r"data\.batch_size=4 .*data x fsdp", {"train__mesh": (3, 1, 1, 1, 1)}),
         (r"video\.stem_channels=\(1, 2\) .*three", {"video__stem_channels": (1, 2)}),
         (r"speech\.fmax=9000\.0 .*half", {"speech__fmax": 9000.0}),
         (r"optimizer\.ema=1\.5 .*between 0 and 1", {"optimizer__ema": 1.5}),

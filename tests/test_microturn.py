@@ -83,8 +83,8 @@ def test_a_session_is_read_to_its_end_and_no_further(duration_s):
 
 
 def test_the_default_layout_is_that_of_the_architecture_page():
-    assert (LAY.audio_positions, LAY.video_positions, LAY.speech_positions) == (2, 1, 1)
-    assert (LAY.audio_frames, LAY.speech_frames, LAY.samples) == (2, 16, 3200)
+    assert (LAY.audio_positions, LAY.video_positions, LAY.speech_positions) == (1, 1, 1)
+    assert (LAY.audio_frames, LAY.speech_frames, LAY.samples) == (4, 16, 3200)
 
 
 # The layout.
@@ -188,9 +188,9 @@ def test_a_cut_is_the_longest_prefix_of_whole_micro_turns(turns, room, audio, vi
 
 
 def test_text_beyond_its_room_is_named():
-    with pytest.raises(ValueError, match="at most 8: use spill_text"):
+    with pytest.raises(ValueError, match="at most 8 a micro-turn: use spill_text"):
         lay_out(LAY, [Microturn(text_in=range(3, 12))])
-    with pytest.raises(ValueError, match="at most 7: use spill_text"):
+    with pytest.raises(ValueError, match="at most 7 a micro-turn: use spill_text"):
         lay_out(LAY, [Microturn(text_out=range(3, 12))])
 
 

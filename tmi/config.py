@@ -293,13 +293,14 @@ def validate(c: Config) -> None:
     positions = t.seconds / a.hop_s / a.frames_per_position
     _require(
         _whole(positions), "microturn.seconds", t.seconds,
-        "a whole number of dMel positions "
-        f"({a.frames_per_position} frames of audio.hop_s={a.hop_s} s each)",
+        "a whole number of dMel positions (audio.frames_per_position="
+        f"{a.frames_per_position} frames of audio.hop_s={a.hop_s} s each)",
     )  # fmt: skip
     patches = t.seconds * s.sample_rate / s.hop / s.frames_per_position
     _require(
         _whole(patches), "microturn.seconds", t.seconds,
-        f"a whole number of speech patches ({s.frames_per_position} frames "
+        "a whole number of speech patches (speech.frames_per_position="
+        f"{s.frames_per_position} frames "
         f"of speech.hop={s.hop} samples at speech.sample_rate={s.sample_rate} Hz each)",
     )  # fmt: skip
     less = f"less than audio.log_max={a.log_max}"

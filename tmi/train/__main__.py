@@ -74,13 +74,18 @@ def main(_: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         # Orbax tells every file it writes; what fails is raised, and named, by Checkpoints.
         logging.get_absl_logger().addFilter(lambda r: "orbax" not in r.pathname)
+    try:
+        config = resolve()
+    except ConfigError as e:
+        raise SystemExit(f"error: {e}") from e
+    # Not before: what these import takes seconds, and a typo should not wait for it.
     from tmi.data.records import CorpusError
     from tmi.train.checkpoint import CheckpointError
     from tmi.train.loop import train
     from tmi.train.metrics import TrainingDiverged
 
     try:
-        train(resolve(), _WORKDIR.value, _INIT_FROM.value)
+        train(config, _WORKDIR.value, _INIT_FROM.value)
     except (ConfigError, CorpusError, CheckpointError, TrainingDiverged) as e:
         raise SystemExit(f"error: {e}") from e
 
