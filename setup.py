@@ -91,7 +91,10 @@ setup(
     long_description=__doc__,
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=[*find_packages(include=["tmi", "tmi.*"]), "tmi_kernels"],
+    packages=[
+        *find_packages(include=["tmi", "tmi.*"]),
+        *find_packages("kernels", include=["tmi_kernels", "tmi_kernels.*"]),
+    ],
     package_dir={"tmi_kernels": "kernels/tmi_kernels"},
     package_data={"tmi": ["media/vocab/*.json", "serve/web/*", "serve/web/**/*"]},
     install_requires=BASE,

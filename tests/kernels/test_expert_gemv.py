@@ -117,6 +117,14 @@ def test_a_kernel_that_cannot_run_here_raises():
         expert_gemv(*arguments(SMALL), implementation="pallas_tpu")
 
 
+def test_a_gradient_of_the_kernel_is_refused():
+    def loss(*args):
+        return jnp.sum(expert_gemv(*args, implementation="pallas_tpu_interpret"))
+
+    with pytest.raises(NotImplementedError, match="no gradient; accepted in training: .*reference"):
+        jax.grad(loss)(*arguments(SMALL))
+
+
 @pytest.mark.parametrize("itemsize", [2, 4])
 @pytest.mark.parametrize("shape", EXPERT_GEMV.values(), ids=EXPERT_GEMV)
 def test_named_shapes_fit(shape, itemsize):

@@ -189,7 +189,7 @@ def _detached(arrays):
     """Arrays that stay as they are while training goes on and donates its state."""
     # A CPU array is host memory already: Orbax would write from the very buffer that is reused.
     if jax.default_backend() == "cpu":
-        return jax.tree.map(jnp.copy, arrays)
+        return jax.tree.map(lambda x: jax.device_put(x, x.sharding, may_alias=False), arrays)
     return arrays
 
 

@@ -37,9 +37,9 @@ def expert_gemv(
     interpret: bool = False,
 ) -> Float[Array, "T D"]:
     """See `tmi_kernels.expert_gemv`. Raises ValueError if a tile does not fit a TPU's fast memory
-    (VMEM)."""
+    (VMEM), NotImplementedError if it is differentiated."""
     tile = tile_width(*x.shape, gate.shape[1], x.dtype.itemsize)
-    return _run(x, index, weights, gate, up, down, tile=tile, interpret=interpret)
+    return _run(tile, interpret, x, index, weights, gate, up, down)
 
 
 def tile_width(rows: int, width: int, expert_width: int, itemsize: int) -> int:
@@ -100,8 +100,9 @@ def _kernel(order, count, x, index, weights, gate, up, down, y):
         y[...] += jnp.where(share != 0, share * out, 0.0)
 
 
-@functools.partial(jax.jit, static_argnames=("tile", "interpret"))
-def _run(x, index, weights, gate, up, down, *, tile: int, interpret: bool):
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run(tile: int, interpret: bool, x, index, weights, gate, up, down):
     (t, d), (e, f, _), n = x.shape, gate.shape, index.shape[1]
     order, count = schedule(index, e)
     if not interpret:
@@ -144,3 +145,11 @@ def _run(x, index, weights, gate, up, down, *, tile: int, interpret: bool):
         interpret=interpret,
         name="expert_gemv",
     )(order, count, x, index, weights, gate, up, down)
+
+
+@_run.defjvp
+def _no_gradient(tile, interpret, primals, tangents):
+    raise NotImplementedError(
+        "expert_gemv: the Pallas kernel is for decoding and has no gradient; accepted in training: "
+        "implementation='reference'"
+    )
