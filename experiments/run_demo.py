@@ -24,9 +24,11 @@ from tmi.data import records
 
 _OUT = flags.DEFINE_string("out", "build/demo", "Where everything goes.")
 _N = flags.DEFINE_integer("n", 40, "Trials a row of the evaluation.")
+_STEPS = flags.DEFINE_integer("steps", 0, "Training steps; 0: those of experiments/demo.py.")
 
-SUITES = "TimeSpeak,TurnTaking,RepCount"
+SUITES = "TimeSpeak,FDB1-turn-taking,FDB1-pause,RepCount"
 NANO = pathlib.Path("assets/nano")
+SESSIONS = (("train", 1500), ("dev", 60), ("eval", 120))
 
 
 def main(_) -> None:
@@ -35,7 +37,7 @@ def main(_) -> None:
     skills = ",".join(demo.SKILLS)
 
     step("1/4  renders the corpus: two-sided sessions in synthetic voices, with exact ground truth")
-    for split, sessions in (("train", 1500), ("dev", 60), ("eval", 120)):
+    for split, sessions in SESSIONS:
         where = out / "corpus" / split
         if not (where / "manifest.json").is_file():
             shutil.rmtree(where, ignore_errors=True)
@@ -45,7 +47,8 @@ def main(_) -> None:
     step("2/4  trains experiments/demo.py from nothing")
     run("tmi.train", "--config=experiments/demo.py", f"--workdir={out / 'run'}",
         f"--config.data.corpus={out / 'corpus/train'}",
-        f"--config.data.dev_corpus={out / 'corpus/dev'}")  # fmt: skip
+        f"--config.data.dev_corpus={out / 'corpus/dev'}",
+        *([f"--config.train.steps={_STEPS.value}"] if _STEPS.value else []))  # fmt: skip
 
     step("3/4  evaluates it on voices, sentences and figures that it never met")
     common = [f"--suite={SUITES}", f"--corpus={out / 'corpus/eval'}", f"--n={_N.value}"]
