@@ -17,6 +17,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import typing
 from collections.abc import Iterator
@@ -66,10 +67,8 @@ def _reason(e: BaseException) -> str:
     """The innermost cause in one line: Orbax wraps what the file system said."""
     while e.__cause__ is not None:
         e = e.__cause__
-    text = " ".join(str(e).split())
-    if len(text) > 240:  # what happened stands at the end, where it happened at the beginning
-        text = f"{text[:80]} ... {text[-160:]}"
-    return f"{type(e).__name__}: {text}"
+    text = re.sub(r'"/[^"]*/([^"/]+)/?"', r'".../\1"', " ".join(str(e).split()))  # its long paths
+    return f"{type(e).__name__}: {text if len(text) < 500 else text[:500] + ' ...'}"
 
 
 class Checkpoints:
