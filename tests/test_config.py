@@ -58,7 +58,10 @@ def test_a_whole_number_is_a_float():
     "match, fields",
     [
         (r"microturn\.seconds=0\.25 .*dMel positions", {"microturn__seconds": 0.25}),
-        (r"microturn\.seconds=0\.1 .*speech patches", {"microturn__seconds": 0.1, "audio__frames_per_position": 2}),
+        (
+            r"microturn\.seconds=0\.1 .*speech patches",
+            {"microturn__seconds": 0.1, "audio__frames_per_position": 2},
+        ),
         (r"audio\.hop_s=0\.0 .*positive", {"audio__hop_s": 0.0}),
         (r"audio\.frames_per_position=0 .*positive", {"audio__frames_per_position": 0}),
         (r"model\.num_heads=4 .*multiple of model\.num_kv_heads", {"model__num_kv_heads": 3}),

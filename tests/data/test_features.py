@@ -78,8 +78,8 @@ def test_words_stand_where_their_sound_starts_to_play():
 def test_typed_text_is_read_in_its_micro_turn_and_answers_written_from_theirs():
     turns = turns_of(plain(text_in=[(0.7, "a question, long")], text_out=[(1.3, "an answer")]))
     assert [len(t.text_in) for t in turns[3:6]] == [8, 8, 0]
-    assert TOKENS.decode(turns[6].text_out) == " an ans"
-    assert TOKENS.decode(turns[7].text_out) == "wer"
+    assert TOKENS.decode(turns[5].text_out) == " an ans"
+    assert TOKENS.decode(turns[6].text_out) == "wer"
     assert all(t.speech is None for t in turns)
 
 

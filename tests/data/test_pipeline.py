@@ -280,7 +280,7 @@ def test_long_sessions_are_cut_and_counted(tmp_path, tokenizer):
     list(take(batches, 2))
     batches.close()
     ((name, how),) = batches.skipped.cut.items()
-    assert name.startswith("record 0") and how == "80 of 300 micro-turns kept"
+    assert name.startswith("record 0") and how == "160 of 300 micro-turns kept"
 
 
 def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(corpus):

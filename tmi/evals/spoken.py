@@ -76,7 +76,8 @@ def utterances_of(trace: Trace, truth: dict, grammar: Sequence[Words]) -> list[S
     starts = [g[0][1] for g in groups]
     taken = np.zeros(len(trace.activity), bool)
     out = []
-    for group, after in zip(groups, [*starts[1:], trace.duration_s + 1.0], strict=True):
+    ends = [*starts[1:], trace.duration_s + 1.0][: len(groups)]  # nothing said: no end either
+    for group, after in zip(groups, ends, strict=True):
         start, last = group[0][1], group[-1][1]
         stop = _sound_end(trace.activity, last, min(after, last + LONGEST_S))
         taken[_frame(start) : _frame(stop)] = True
