@@ -17,7 +17,7 @@ import time
 
 import numpy as np
 import soundfile
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments import demo
 from tmi.data import records
@@ -32,6 +32,7 @@ SESSIONS = (("train", 1500), ("dev", 60), ("eval", 120))
 
 
 def main(_) -> None:
+    logging.set_verbosity(logging.WARNING)
     begun = time.monotonic()
     out = pathlib.Path(_OUT.value)
     skills = ",".join(demo.SKILLS)

@@ -267,10 +267,11 @@ def record_of_files(
 
 def main(_) -> None:
     import soundfile
-    from absl import flags
+    from absl import flags, logging
 
     from tmi.evals import trace as trace_lib
 
+    logging.set_verbosity(logging.WARNING)
     f = flags.FLAGS
     if not (f.wav or f.video or f.text or f.example):
         raise SystemExit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from tmi.evals.baselines import BASELINES
 from tmi.evals.runner import MODEL, Options, Result, evaluate
@@ -29,6 +29,7 @@ _EXPORT = flags.DEFINE_bool("export_fdb", False, "Also write Full-Duplex-Bench f
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
+    logging.set_verbosity(logging.WARNING)
     options = Options(
         out=pathlib.Path(_OUT.value),
         corpus=pathlib.Path(_CORPUS.value),
