@@ -63,6 +63,7 @@ EXTRAS = {
     "dev": [
         "pytest>=8.4",
         "pytest-xdist>=3.7",
+        "pympi-ling>=1.70",  # an independent check of the dialogue statistics
         "hypothesis>=6.135",
         "ruff>=0.14",
         "pyright[nodejs]>=1.1.400",
