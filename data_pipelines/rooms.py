@@ -52,10 +52,10 @@ def _rng(split: str, what: str, index: int) -> np.random.Generator:
 def room(split: str, index: int) -> np.ndarray:
     """Impulse response, float32 [N], 16 kHz, of unit energy; its first sample is the direct sound.
 
-    Reverberation times run from 0.12 to 0.6 s. Raises ValueError for an unknown split.
+    Reverberation times run from 0.12 to 0.45 s. Raises ValueError for an unknown split.
     """
     rng = _rng(split, "room", index)
-    reverberation_s = float(np.exp(rng.uniform(np.log(0.12), np.log(0.6))))
+    reverberation_s = float(np.exp(rng.uniform(np.log(0.12), np.log(0.45))))
     length = int(min(0.7 * reverberation_s, 0.25) * SAMPLE_RATE)
     time_s = np.arange(length) / SAMPLE_RATE
     decay = 10 ** (-3 * time_s / reverberation_s)
@@ -68,7 +68,7 @@ def room(split: str, index: int) -> np.ndarray:
         delay_s = rng.uniform(0.001, 0.035)
         sample = min(int(delay_s * SAMPLE_RATE), length - 1)
         early[sample] += rng.choice((-1, 1)) * rng.uniform(0.2, 0.8) / (1 + delay_s * 150)
-    direct_to_rest_db = rng.uniform(-1.0, 14.0)
+    direct_to_rest_db = rng.uniform(2.0, 16.0)
     rest = early / np.linalg.norm(early) + rng.uniform(0.5, 1.2) * tail / np.linalg.norm(tail)
     rest *= 10 ** (-direct_to_rest_db / 20) / np.linalg.norm(rest)
     rest[0] += 1.0
@@ -110,7 +110,7 @@ def augment(
     *,
     use_room: bool = True,
     use_noise: bool = True,
-    snr_db: tuple[float, float] = (8.0, 32.0),
+    snr_db: tuple[float, float] = (12.0, 36.0),
 ) -> np.ndarray:
     """What a microphone hears of a user: often a room, mostly noise, a gain of -6 to 6 dB.
 

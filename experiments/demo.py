@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     m.width, m.num_layers, m.num_dense_layers, m.global_every = 128, 4, 2, 2
     m.num_heads, m.num_kv_heads, m.head_dim = 4, 2, 32
     m.mlp_width, m.expert_width = 256, 64
+    m.hearing_layer = 3  # the global layer after it reads what was said
 
     t = c.train
     t.steps = 700

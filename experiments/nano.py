@@ -25,9 +25,11 @@ def get_config() -> ConfigDict:
     c = config.default()
     c.name = "nano"
     c.model.expert_width = 80  # 96 would be 5.7M parameters
+    c.model.hearing_layer = 4  # of 6: the global layer at the end reads what was said
+    c.model.router_bias_rate = 5e-3
     c.data.corpus, c.data.dev_corpus = "build/corpus/train", "build/corpus/dev"
 
     t = c.train
-    t.steps = 2400
-    t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 8
+    t.steps = 5500
+    t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 250, 250, 8
     return c

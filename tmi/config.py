@@ -109,6 +109,7 @@ class ModelConfig:
     time_frequencies: int = 12  # Fourier features of the micro-turn distance
     time_max_microturns: int = 1024  # the longest period among them
     clock_features: bool = True  # positions are told the session's time
+    hearing_layer: int = 0  # after this many layers the user's words are read off (a loss); 0: off
     log_scaling_floor: int = 0  # 0: off; published global layers: 128000
     conv_width: int = 4
     logit_divisor: float = 1.0  # muP; published: 16
@@ -171,6 +172,7 @@ class TrainConfig:
     remat: bool = False
     text_weight: float = 1.0
     speech_weight: float = 0.5
+    hearing_weight: float = 0.5  # of the user's words, where model.hearing_layer > 0
     eom_weight: float = 0.3  # of the END of a silent micro-turn: most of all targets
     log_every: int = 10
     eval_every: int = 200
@@ -232,6 +234,7 @@ _SHARES = frozenset({
 _ZERO_ACCEPTED = frozenset({
     "speech.fmin", "speech.griffin_lim_iters", "speech.look_ahead", "model.num_dense_layers",
     "model.num_shared_experts", "model.time_frequencies", "model.log_scaling_floor",
+    "model.hearing_layer", "train.hearing_weight",
     "model.router_bias_rate", "flow.t_std", "flow.context_noise", "flow.silence_weight",
     "flow.temperature", "data.video_slots", "data.speech_slots", "data.seed", "data.num_threads",
     "data.prefetch", "optimizer.muon_learning_rate", "optimizer.adam_learning_rate",
@@ -379,6 +382,10 @@ def validate(c: Config) -> None:
         "a multiple of the data x fsdp sizes of train.mesh",
     )
     _validate_data(c, round(positions), round(patches))
+    _require(
+        m.hearing_layer <= m.num_layers, "model.hearing_layer", m.hearing_layer,
+        f"0 (off) to model.num_layers={m.num_layers}",
+    )  # fmt: skip
     channels = c.video.stem_channels
     ok = len(channels) == 3 and all(isinstance(n, int) and n >= 1 for n in channels)
     _require(ok, "video.stem_channels", channels, "three positive widths")

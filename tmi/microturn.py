@@ -41,6 +41,7 @@ class Stream(enum.IntEnum):
 
 
 NUM_STREAMS = len(Stream)
+MAX_HEARD = 6  # tokens of the user's words that are asked for at one position
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +127,8 @@ class Microturn:
 
     audio: uint8 [k * audio_frames, mels] dMel bins; video: uint8 [g, 2, patch, patch, 3]; text_in,
     text_out: token ids without END; speech: float32 [p * speech_frames, speech_mels], None when
-    silent.
+    silent. `heard` are tokens of words that the user has just said: a target of training (at the
+    micro-turn's last audio position), never an input.
     """
 
     audio: np.ndarray | None = None
@@ -134,6 +136,7 @@ class Microturn:
     text_in: Sequence[int] = ()
     text_out: Sequence[int] = ()
     speech: np.ndarray | None = None
+    heard: Sequence[int] = ()
 
 
 @dataclasses.dataclass
@@ -142,6 +145,7 @@ class SessionSequence:
 
     `slot[s]` is the row of the position's own content: of `dmel`, `video` or `speech`, by stream.
     `text_target[s]` is the token that position s+1 holds if that is TEXT_OUT, else -1.
+    `heard[s]` are the tokens of the user's words to be known there, -1 where there are fewer.
     `speech_source[p]` is the position whose hidden state predicts patch p (the one before it).
     """
 
@@ -150,6 +154,7 @@ class SessionSequence:
     slot: np.ndarray  # int32 [S]
     microturn: np.ndarray  # int32 [S]
     text_target: np.ndarray  # int32 [S]
+    heard: np.ndarray  # int32 [S, MAX_HEARD]
     dmel: np.ndarray  # uint8 [A, audio_frames, mels]
     video: np.ndarray  # uint8 [V, 2, patch, patch, 3]
     speech: np.ndarray  # float32 [P, speech_frames, speech_mels]
@@ -215,8 +220,11 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
     streams: list[tuple[Stream, int]] = []
     turn: list[int] = []
     dmel, video, speech = [], [], []
+    heard: dict[int, list[int]] = {}
     for m, mt in enumerate(microturns):
         positions = input_streams(lay, mt) + output_streams(lay, mt)
+        if mt.audio is not None and mt.heard:
+            heard[len(streams) + lay.audio_positions - 1] = list(mt.heard[:MAX_HEARD])
         streams += positions
         turn += [m] * len(positions)
         if mt.audio is not None:
@@ -233,6 +241,9 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
     for kind in (Stream.AUDIO_IN, Stream.VIDEO_IN, Stream.AUDIO_OUT):
         at = stream == kind
         slot[at] = np.arange(at.sum())
+    words = np.full((len(stream), MAX_HEARD), -1, np.int32)
+    for at, tokens in heard.items():
+        words[at, : len(tokens)] = tokens
     text_target = np.full_like(token, -1)
     text_target[:-1] = np.where(stream[1:] == Stream.TEXT_OUT, token[1:], -1)
     return SessionSequence(
@@ -241,6 +252,7 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
         slot=slot,
         microturn=np.array(turn, np.int32),
         text_target=text_target,
+        heard=words,
         dmel=_join(dmel, (0, lay.audio_frames, lay.audio_mels), np.uint8),
         video=_join(video, (0, 2, lay.patch, lay.patch, 3), np.uint8),
         speech=_join(speech, (0, lay.speech_frames, lay.speech_mels), np.float32),
@@ -273,6 +285,7 @@ def cut(
         slot=seq.slot[:n],
         microturn=seq.microturn[:n],
         text_target=text_target,
+        heard=seq.heard[:n],
         dmel=seq.dmel[: int((stream == Stream.AUDIO_IN).sum())],
         video=seq.video[: int((stream == Stream.VIDEO_IN).sum())],
         speech=seq.speech[:speech_count],

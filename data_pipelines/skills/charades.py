@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_pipelines import video
-from data_pipelines.phrases import Carriers, lines
+from data_pipelines.phrases import Carriers, lines, varied
 from data_pipelines.session import Session
 from data_pipelines.skills.repcount import instruct
 
@@ -13,14 +13,47 @@ WEIGHT = 1.6
 _DOING = {name: spoken.doing for name, spoken in video.ACTIONS.items()}
 
 WATCH = Carriers(
-    train=lines("""
+    train=varied(
+        120,
+        """
         say start when the person starts {doing} | and stop when the person stops
         tell me start when they begin {doing} | and say stop at the end of it
         when you see {doing} | say start and when it is over say stop
         say start at the first moment of {doing} | then say stop at the last moment
         look out for {doing} | say start when it begins and stop when it ends
         please say start as soon as you see {doing} | and then stop as soon as it is over
-        """),
+        [please|now|okay|so] (say|tell me) start (when|as soon as|once) (they start|they \
+            begin|the person starts|somebody begins|you see them start) {doing} ; and [say|tell \
+            me] stop (when they stop|when it is over|at the end|as soon as it ends)
+        (when|as soon as|once) (you see|there is|somebody is) {doing} ; [you|please] say start \
+            | and [please] say stop (when it stops|as soon as it stops|when that is over|at its \
+            end)
+        (look out for|look for|wait for|watch for) {doing} | [then|and] (say|tell me) start \
+            (when it begins|when it starts|as it begins) ; and [then] stop (when it is over|when \
+            it stops|at the end of it)
+        (i want you to|i would like you to|can you|could you|you have to|please can you) say \
+            start | (when|as soon as) (you see {doing}|{doing} begins|they begin {doing}|somebody \
+            starts {doing}) | and [say] stop (when it is over|once it stops|when they stop that)
+        (somebody will be|the person will be|soon you will see somebody) {doing} | say start \
+            (when it begins|as soon as that starts) and stop (when it ends|when that is over|as \
+            soon as it stops)
+        (at the moment|at the first moment) [when|that] (they start|the person begins|somebody \
+            begins|you see them start) {doing} | (you say|tell me|please say) start | and stop at \
+            (the last|the moment they end it|the end)
+        (say|tell me) start and stop | (as|when) (the person|somebody) (starts|begins) and \
+            (stops|ends) {doing}
+        [please|now] watch (the person|them|what they do) | (say|tell me) start when {doing} \
+            (begins|starts) ; and stop when (it ends|it is over|they stop)
+        (for|with) {doing} | (say|tell me) start at the (first moment|start of it) ; and [say] \
+            stop at the (last moment|end of it)
+        once the {doing} (begins|starts) | [please|you] say start | and once (it is over|it \
+            ends|that stops) [please] say stop
+        tell me when (they begin|they start|somebody begins|the person starts) {doing} | [say] \
+            start for that | and [say] stop when (they end it|it is over|that ends)
+        {doing} is what i want you to (see|look for|watch for) | (say|tell me) start when it \
+            begins [and] | stop when it (ends|is over|stops)
+        """,
+    ),
     dev=lines("""
         say start as soon as the person begins {doing} | and say stop when it ends
         """),

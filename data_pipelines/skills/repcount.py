@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_pipelines import video
-from data_pipelines.phrases import Carriers, lines, number
+from data_pipelines.phrases import Carriers, lines, number, varied
 from data_pipelines.session import Session, Spoken
 
 NAME = "repcount"
@@ -13,7 +13,9 @@ _MANY = {kind: spoken.many for kind, spoken in video.REPETITIONS.items()}
 TEMPI = ((0.9, 1.2), (1.2, 1.6), (1.6, 2.0), (2.0, 2.5))  # seconds a repetition
 
 COUNT = Carriers(
-    train=lines("""
+    train=varied(
+        140,
+        """
         count the {many} | out loud
         count my {many} | please
         can you count | the {many} for me
@@ -24,7 +26,37 @@ COUNT = Carriers(
         look and count | the {many} as they happen
         say the number | of the {many} as you see them
         count with me | we do {many} now
-        """),
+        [please|now|okay|so|just] count ; (the|my|all the|all my|these) {many} [now|for \
+            me|with me|as you see them|as they come|out loud|each time]
+        (can you|could you|would you|will you|please can you|now can you) count [out loud|for \
+            me] | (the|my|all the|all my) {many} [please|now|with me|as they come|you see]
+        (i want you to|i would like you to|i need you to|you have to) (count|keep a count \
+            of|keep count of|watch and count) | (the|my|all the|all my) {many} [please|out loud|as \
+            you see them|now]
+        [so|okay|now] how many {many} (are there|do i do|will there be|can you see|have i \
+            done|do you get) | (count along|count out loud|count them|tell me each time|keep a \
+            count)
+        [please|now|okay|just] (watch|look at|look out for|see) (the|my|all the|these) {many} \
+            ; and (count|count along|count them|count out loud|tell me the number|say the \
+            number|keep a count) [please|each time|as you go|for me|as they come]
+        (for|with|at|after) (each|every one|each one) of (the|my) {many} | (say|tell me|please \
+            say|give me) the number [out loud|at once|please]
+        (say|tell me|give me|let me hear) the (number|count) ; (each time|every time|as soon \
+            as|whenever|when) (you see|there are|i do|one is over of) [the|my] {many}
+        (as|when|while) (you see|i do|they do|we do) (the|my) {many} | [please|you] \
+            (count|count them|count along|say the number|tell me the number) [out loud|each \
+            time|for me]
+        (count|count out loud|count along|please count) ; (with me|for me|as you see) | \
+            (the|my|all the) {many} [please|now]
+        (i do|we do|there will be|you will see|i begin with|i start with) [some|the|my] {many} \
+            | [and|so] (you count|count them|count along|count out loud|you tell me the number) \
+            [please|now|for me]
+        (keep count|keep a count|please keep count|can you keep count) ; of | (the|my|all \
+            the|these) {many} [please|for me|out loud]
+        here (are|come) (the|my|some) {many} | (count them|count along|please count|say the \
+            number each time|tell me the number)
+        """,
+    ),
     dev=lines("""
         look and tell me the number | of my {many}
         watch and count | the {many} please

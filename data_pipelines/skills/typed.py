@@ -6,7 +6,7 @@ from data_pipelines.session import GRACE_S, Session
 from data_pipelines.skills import answer
 
 NAME = "typed"
-WEIGHT = 0.7
+WEIGHT = 1.2
 
 CARRIERS = answer.CARRIERS
 MODEL_PHRASES = ()  # nothing of it is spoken

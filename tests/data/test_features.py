@@ -60,6 +60,18 @@ def test_a_short_track_is_filled_up_and_a_long_one_ends_with_the_session():
     assert len(turns_of(record)) == 5
 
 
+def test_what_the_user_said_is_to_be_known_one_micro_turn_after_it_was_read():
+    record = plain(user_words=[("stop", 0.1, 0.35), ("it", 0.4, 0.5), ("now", 0.5, 0.59)])
+    turns = turns_of(record)
+    assert TOKENS.decode(turns[2].heard) == " stop"  # read in 1: [0.2, 0.4)
+    assert TOKENS.decode(turns[3].heard) == " it now"
+    assert [m for m, t in enumerate(turns) if len(t.heard)] == [2, 3]
+    seq = to_sequence(CONFIG, turns)
+    at = np.flatnonzero((seq.heard >= 0).any(axis=1))
+    assert (seq.stream[at] == Stream.AUDIO_IN).all() and seq.microturn[at].tolist() == [2, 3]
+    assert TOKENS.decode(seq.heard[at[0]]) == " stop" and (seq.heard[at[0], 5:] == -1).all()
+
+
 def test_frames_make_pairs_where_they_came():
     turns = turns_of(plain(frames=[(0.05, image((200, 0, 0))), (0.45, image((0, 200, 0)))]))
     assert [m for m, t in enumerate(turns) if t.video is not None] == [0, 2]

@@ -102,7 +102,7 @@ def test_causal_by_zero_gradients(config, params, session):
     @jax.jit
     def grad(at):
         def f(x):
-            h, _ = model.transformer(x, batch["position"], batch["microturn"], batch["segment"])
+            h, *_ = model.transformer(x, batch["position"], batch["microturn"], batch["segment"])
             return jnp.sum(jnp.where(jnp.arange(h.shape[1]) == at, jnp.sum(h, -1), 0.0)[0])
 
         return jnp.abs(jax.grad(f)(x)).sum(-1)[0]
@@ -131,6 +131,20 @@ def test_either_position_scheme_runs(bias):
     names = tree.names(c)
     assert any(n.endswith("attention.bank") for n in names) == (bias == "token")
     assert any(n.endswith("attention.time") for n in names) == (bias == "microturn")
+
+
+def test_micro_turn_distance_is_relative():
+    """Query- and key-side: the same session a minute later gives the same states."""
+    c = small_config(position_bias="microturn", clock_features=False)
+    model = tree.build(c, tree.init(c, jax.random.key(0)))
+    assert {"time", "time_key"} <= set(vars(model.transformer.layers[2].attention))
+    x = jax.random.normal(jax.random.key(1), (1, 64, c.model.width))
+    position, segment = jnp.arange(64)[None], jnp.ones((1, 64), jnp.int32)
+    now = model.transformer(x, position, position // 3, segment).hidden
+    later = model.transformer(x, position, position // 3 + 300, segment).hidden
+    other = model.transformer(x, position, position // 2, segment).hidden
+    np.testing.assert_allclose(later, now, atol=1e-4)
+    assert np.abs(np.asarray(other - now)).max() > 1e-2
 
 
 def test_near_and_far_attention_agree():
@@ -185,9 +199,10 @@ def test_tiled_experts_and_their_gradients_equal_the_plain_sum(config):
 
 
 def test_nano_fits_its_budget():
-    from tmi.config import Config
+    from experiments import nano
+    from tmi.config import from_config_dict
 
-    c = Config()
+    c = from_config_dict(nano.get_config())
     total = sum(int(np.prod(v.shape)) for v in jax.tree.leaves(tree.skeleton(c)))
     assert total <= 5_500_000
     assert c.model.num_experts >= 8

@@ -1,4 +1,5 @@
-"""On-line variation of the user's sound: band limit, coloured noise, level.
+"""On-line variation of the user's sound: band limit, coloured noise, level; and of its dMel bins:
+vocal-tract length and masked bands and moments.
 
 The generator in reach decides everything, so a session sounds the same whenever the same epoch of
 the same seed is drawn again. Rooms and recorded noise belong to the corpus, whose splits own them.
@@ -13,10 +14,13 @@ import scipy.fft
 import scipy.signal
 
 LEVEL_DB = 6.0  # the level moves by at most this much either way
-SNR_DB = (12.0, 40.0)  # of the added noise, against the loudest tenth of the session
-NOISE_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE = 0.6, 0.4, 0.3  # of the sessions
+SNR_DB = (15.0, 40.0)  # of the added noise, against the loudest tenth of the session
+NOISE_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE = 0.5, 0.3, 0.3  # of the sessions
 LOW_PASS_HZ = (3000.0, 7500.0)
 HIGH_PASS_HZ = (50.0, 300.0)
+MAX_WARP = 0.06  # of the logarithm of the channel's index
+MAX_BANDS, MAX_BAND, MASK_FRAMES = 2, 8, 40  # bands at once, channels each; frames (2 s)
+LOST_SHARE = 0.02  # of the frames
 QUIET_RMS = 0.02  # stands for the speech level of a session without speech
 
 
@@ -31,6 +35,32 @@ def augment(wave: np.ndarray, rng: np.random.Generator, sample_rate: int = 16_00
         wave = wave + noise * np.float32(speech_level(wave, sample_rate) * 10 ** (-snr_db / 20))
     gain = np.float32(10 ** (rng.uniform(-LEVEL_DB, LEVEL_DB) / 20))
     return np.clip(wave * gain, -1, 1)
+
+
+def warp(bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """dMel bins uint8 [T, C] as of a longer or shorter vocal tract (VTLP, Jaitly & Hinton 2013):
+    the channel axis is stretched by up to `MAX_WARP` either way, the same for all of a session."""
+    channels = bins.shape[1]
+    source = np.arange(channels) * math.exp(rng.uniform(-MAX_WARP, MAX_WARP))
+    source = np.minimum(source, channels - 1)
+    low = np.minimum(source.astype(int), channels - 2)
+    share = (source - low).astype(np.float32)
+    mixed = bins[:, low] * (1 - share) + bins[:, low + 1] * share
+    return np.rint(mixed).astype(np.uint8)
+
+
+def mask(bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """dMel bins uint8 [T, C] with up to `MAX_BANDS` bands silenced for stretches of `MASK_FRAMES`,
+    and single frames lost (SpecAugment, Park et al. 2019, thinner: words are a few frames long)."""
+    frames, channels = bins.shape
+    bins = bins.copy()
+    for start in range(0, frames, MASK_FRAMES):
+        for _ in range(int(rng.integers(MAX_BANDS + 1))):
+            width = int(rng.integers(1, MAX_BAND + 1))
+            low = int(rng.integers(channels - width + 1))
+            bins[start : start + MASK_FRAMES, low : low + width] = 0
+    bins[rng.random(frames) < LOST_SHARE] = 0
+    return bins
 
 
 def coloured_noise(num_samples: int, rng: np.random.Generator, slope: float) -> np.ndarray:

@@ -9,6 +9,7 @@ P = speech_slots contents a row:
     position      int32 [B, S]    index in its session
     text_target   int32 [B, S]    token of the next position if that is TEXT_OUT, else -1
     text_weight   float32 [B, S]  0 where there is no target
+    heard         int32 [B, S, MAX_HEARD]  tokens of the user's words to be known there, else -1
     skill         int32 [B, S]    index into corpus.skills of the session's first skill
     dmel          uint8 [B, A, audio_frames, mels]
     video         uint8 [B, V, 2, patch, patch, 3]
@@ -27,12 +28,21 @@ from collections.abc import Mapping
 import numpy as np
 
 from tmi.config import Config
-from tmi.microturn import EOM_ID, SessionSequence, Stream, layout
+from tmi.microturn import EOM_ID, MAX_HEARD, SessionSequence, Stream, layout
 
 Batch = dict[str, np.ndarray]
 Row = dict[str, np.ndarray]  # a batch without its first axis
 
-POSITION_KEYS = ("stream", "token", "slot", "microturn", "text_target", "text_weight", "skill")
+POSITION_KEYS = (
+    "stream",
+    "token",
+    "slot",
+    "microturn",
+    "text_target",
+    "text_weight",
+    "heard",
+    "skill",
+)
 _BUFFERS = {
     Stream.AUDIO_IN: ("dmel",),
     Stream.VIDEO_IN: ("video",),
@@ -48,7 +58,8 @@ def shapes(config: Config, batch_size: int | None = None) -> dict[str, tuple[tup
     out: dict[str, tuple[tuple, np.dtype]] = {}
     for key in (*POSITION_KEYS, "segment", "position"):
         kind = np.float32 if key == "text_weight" else np.int32
-        out[key] = ((b, d.row_length), np.dtype(kind))
+        tail = (MAX_HEARD,) if key == "heard" else ()
+        out[key] = ((b, d.row_length, *tail), np.dtype(kind))
     image = (2, lay.patch, lay.patch, 3)
     mel = (lay.speech_frames, lay.speech_mels)
     u8, i32, f32 = np.dtype(np.uint8), np.dtype(np.int32), np.dtype(np.float32)
@@ -71,6 +82,7 @@ def empty_batch(config: Config, batch_size: int | None = None) -> Batch:
     """Rows of padding: no target, no weight."""
     batch = {k: np.zeros(shape, dtype) for k, (shape, dtype) in shapes(config, batch_size).items()}
     batch["text_target"].fill(-1)
+    batch["heard"].fill(-1)
     return batch
 
 
@@ -86,6 +98,7 @@ def session_arrays(config: Config, seq: SessionSequence, skill: int = 0) -> Row:
         "microturn": seq.microturn,
         "text_target": target,
         "text_weight": np.where(target < 0, 0, weight).astype(np.float32),
+        "heard": seq.heard,
         "skill": np.full(len(seq), skill, np.int32),
         "dmel": seq.dmel,
         "video": seq.video,

@@ -1,6 +1,7 @@
 """A session record as micro-turns: the features that a config asks for, on tmi/microturn's clock:
 
 user audio   -> dMel bins of the micro-turn that reads them
+user words   -> tokens to be known one micro-turn after the one that reads their end
 frames       -> one pair of 40x40 patches, in the micro-turns in which frames came
 typed text   -> tokens in the micro-turn that reads it
 model words  -> tokens in the micro-turn that plays their start
@@ -18,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from tmi.config import Config
-from tmi.data.augment import augment
+from tmi.data.augment import augment, mask, warp
 from tmi.data.records import CorpusError, SessionRecord
 from tmi.media import audio, video
 from tmi.microturn import Layout, Microturn, SessionSequence, cut, lay_out, layout, spill_text
@@ -58,10 +59,12 @@ def to_microturns(
         lay, [Microturn(text_in=text_in[m], text_out=text_out[m]) for m in range(last + 1)]
     )
     bins = _heard(record, lay, len(turns), dmel, rng)
+    understood = _understood(record, lay, tokenizer)
     pairs = _seen(record, config, lay, len(turns))
     speech = _spoken(record, config, lay, speaking)
     for m, turn in enumerate(turns):
         turn.audio = bins[m]
+        turn.heard = understood.get(m, [])
         turn.video = pairs.get(m)
         turn.speech = speech.get(m)
     return turns
@@ -121,7 +124,18 @@ def _heard(
     if rng is not None:
         wave = augment(wave, rng, lay.sample_rate)
     wave = np.pad(wave, (0, max(0, count * lay.samples - len(wave))))[: count * lay.samples]
-    return dmel.bins(wave).reshape(count, lay.audio_positions * lay.audio_frames, lay.audio_mels)
+    bins = dmel.bins(wave)
+    if rng is not None:
+        bins = mask(warp(bins, rng), rng)
+    return bins.reshape(count, lay.audio_positions * lay.audio_frames, lay.audio_mels)
+
+
+def _understood(record: SessionRecord, lay: Layout, tokenizer: TextEncoder) -> dict[int, list[int]]:
+    """Micro-turn -> tokens of the words whose end was read in the one before."""
+    out: dict[int, list[int]] = collections.defaultdict(list)
+    for word, _, end in record.user_words:
+        out[lay.microturn_reading(end) + 1] += tokenizer.encode_word(word)
+    return out
 
 
 def _seen(record: SessionRecord, config: Config, lay: Layout, count: int) -> dict[int, np.ndarray]:

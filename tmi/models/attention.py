@@ -4,9 +4,10 @@ persistent cache.
 Inkling's attention: per-head RMSNorm on q and k, scale 1/head_dim, no RoPE; a learned bias `r = W_r
 x` times a bank `[rank, extent]`, gathered by backward distance in positions and zero beyond the
 extent; short convolutions on k and v. Ours adds a second bias by distance in *micro-turns*: `sum_f
-a_f cos(w_f dm) + b_f sin(w_f dm)` with `a, b = W_t x`. Being a product of a query's and a key's
-features, it rides in the same contraction as q k^T, reaches any distance, and needs no gather.
-`position_bias` selects either or both.
+a_f cos(w_f dm) + b_f sin(w_f dm)` with `a, b = W_t x` of the query ("how long ago was it?") and, in
+global layers, of the key too ("look at me in N seconds": what a wait that the user asks for needs).
+Being a product of a query's and a key's features, it rides in the same contraction as q k^T,
+reaches any distance, and needs no gather. `position_bias` selects either or both.
 """
 
 from __future__ import annotations
@@ -58,11 +59,18 @@ class Span:
         return (behind >= 0) & within
 
 
+def key_dim(c: ModelConfig, span: Span) -> int:
+    """Width of a key: head_dim, and the time features where there are any."""
+    if c.position_bias == "token":
+        return c.head_dim
+    return c.head_dim + (4 if span.blocks else 2) * c.time_frequencies
+
+
 class Attention(nnx.Module):
     def __init__(self, c: ModelConfig, span: Span, key: Array):
         self.c = c
         self.span = span
-        k = jax.random.split(key, 7)
+        k = jax.random.split(key, 8)
         d, hd = c.width, c.head_dim
         self.q = weight(k[0], c.num_heads * hd, d, ("heads", "embed"))
         self.k = weight(k[1], c.num_kv_heads * hd, d, ("kv_heads", "embed"))
@@ -80,11 +88,10 @@ class Attention(nnx.Module):
             self.time = weight(
                 k[6], c.num_heads * 2 * c.time_frequencies, d, ("heads", "embed"), scale=0.2
             )
-
-    @property
-    def key_dim(self) -> int:
-        """Width of a cached key: head_dim, and the time features where there are any."""
-        return self.c.head_dim + (2 * self.c.time_frequencies if hasattr(self, "time") else 0)
+            if span.blocks:
+                self.time_key = weight(
+                    k[7], c.num_kv_heads * 2 * c.time_frequencies, d, ("kv_heads", "embed"), 0.2
+                )
 
     def project(self, x, position, microturn, states=(None, None)):
         """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] or
@@ -109,11 +116,21 @@ class Attention(nnx.Module):
             cos, sin = fourier_features(microturn, periods)
             ab = dot(x, self.time[...]).reshape(b, s, c.num_heads, 2, c.time_frequencies)
             a_, b_ = ab[..., 0, :], ab[..., 1, :]
-            cq, sq = cos[:, :, None], sin[:, :, None]
-            q = jnp.concatenate([q, a_ * cq + b_ * sq, a_ * sq - b_ * cq], axis=-1)
-            feats = jnp.concatenate([cos, sin], axis=-1)[:, :, None]
-            feats = jnp.broadcast_to(feats, (b, s, c.num_kv_heads, feats.shape[-1]))
-            k = jnp.concatenate([k, feats], axis=-1)
+            cos, sin = cos[:, :, None], sin[:, :, None]
+            here = jnp.concatenate([cos, sin], axis=-1)
+
+            def along(heads):
+                return jnp.broadcast_to(here, (b, s, heads, here.shape[-1]))
+
+            q_parts = [q, a_ * cos + b_ * sin, a_ * sin - b_ * cos]
+            k_parts = [k, along(c.num_kv_heads)]
+            if hasattr(self, "time_key"):
+                ab = dot(x, self.time_key[...])
+                ab = ab.reshape(b, s, c.num_kv_heads, 2, c.time_frequencies)
+                a_, b_ = ab[..., 0, :], ab[..., 1, :]
+                q_parts.append(along(c.num_heads))
+                k_parts += [a_ * cos - b_ * sin, a_ * sin + b_ * cos]
+            q, k = jnp.concatenate(q_parts, axis=-1), jnp.concatenate(k_parts, axis=-1)
         rel = None
         if hasattr(self, "rel"):
             r = dot(x, self.rel[...]).reshape(b, s, c.num_heads, c.bias_rank)
@@ -254,5 +271,4 @@ def attention_macs(c: ModelConfig, span: Span, length: int) -> float:
     `length` positions."""
     seen = min(span.reach + 1, length)
     mean = seen - seen * (seen - 1) / (2 * length)
-    key_dim = c.head_dim + (2 * c.time_frequencies if c.position_bias != "token" else 0)
-    return mean * c.num_heads * (key_dim + c.head_dim)
+    return mean * c.num_heads * (key_dim(c, span) + c.head_dim)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
+from tmi.models.attention import key_dim
 
 ROW_TILE = 16  # a call's positions are padded to a multiple of this
 
@@ -50,7 +51,6 @@ def capacity(span, chunk: int) -> int:
 def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
     """Empty caches for `slots` sessions, for calls of at most `chunk` positions."""
     m = config.model
-    key_dim = m.head_dim + (2 * m.time_frequencies if m.position_bias != "token" else 0)
     kv = m.num_kv_heads * m.head_dim
 
     def zeros(*shape):
@@ -59,7 +59,7 @@ def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
     def layer(span):
         t, w = capacity(span, chunk), m.conv_width - 1
         return LayerCache(
-            k=zeros(m.num_kv_heads, t, key_dim),
+            k=zeros(m.num_kv_heads, t, key_dim(m, span)),
             v=zeros(m.num_kv_heads, m.head_dim, t),
             k_conv=zeros(w, kv),
             v_conv=zeros(w, kv),

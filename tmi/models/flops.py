@@ -36,6 +36,8 @@ def position_macs(config: Config, length: int) -> float:
             total += 3 * d * m.mlp_width
         else:
             total += 3 * d * m.expert_width * active + d * (m.num_experts + m.num_shared_experts)
+        if m.position_bias != "token" and span.blocks:
+            total += m.num_kv_heads * 2 * m.time_frequencies * d
     if m.clock_features:
         total += d * 32
     return total + d * config.text.vocab_size

@@ -31,6 +31,18 @@ class Unembed(nnx.Module):
         return dot(h, self.table[...]) / self.divisor
 
 
+class HearingHead(nnx.Module):
+    """Reads the user's words off a hidden layer, into the space of the unembedding. A target of
+    training: words of unheard voices are learnt from each word, not from each answer."""
+
+    def __init__(self, config: Config, key: Array):
+        d = config.model.width
+        self.write = weight(key, d, d, ("embed", None))
+
+    def __call__(self, h: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
+        return rms_norm(dot(rms_norm(h), self.write[...]))
+
+
 class FlowBlock(nnx.Module):
     def __init__(self, width: int, key: Array):
         k = jax.random.split(key, 2)

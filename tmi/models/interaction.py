@@ -12,13 +12,13 @@ from tmi.config import Config
 from tmi.microturn import NUM_STREAMS, Stream
 from tmi.models.cache import KVCache, ring_positions, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
-from tmi.models.heads import FlowHead, Unembed
-from tmi.models.transformer import Transformer
+from tmi.models.heads import FlowHead, HearingHead, Unembed
+from tmi.models.transformer import Transformer, TransformerOutput
 
 
 class InteractionModel(nnx.Module):
     def __init__(self, config: Config, key: Array):
-        k = jax.random.split(key, 8)
+        k = jax.random.split(key, 9)
         self.tokens = TokenEmbed(config, NUM_STREAMS, k[0])
         self.dmel = DMelEmbed(config, k[1])
         self.video = HMLPStem(config, k[2])
@@ -28,6 +28,8 @@ class InteractionModel(nnx.Module):
         self.transformer = Transformer(config, k[5])
         self.unembed = Unembed(config, k[6])
         self.flow = FlowHead(config, k[7])
+        if config.model.hearing_layer:
+            self.hearing = HearingHead(config, k[8])
 
     # -- embeddings ------------------------------------------------------------------------------
 
@@ -51,10 +53,8 @@ class InteractionModel(nnx.Module):
 
     # -- training: packed rows -------------------------------------------------------------------
 
-    def __call__(
-        self, batch: dict[str, Array], speech_context: Array
-    ) -> tuple[Float[Array, "B S D"], Array]:
-        """Hidden states [B,S,D] of a batch (tmi/data/batch.py) and routed-expert counts [L,E].
+    def __call__(self, batch: dict[str, Array], speech_context: Array) -> TransformerOutput:
+        """Hidden states of a batch (tmi/data/batch.py).
 
         speech_context [B,P,F,C]: the patches as fed back (noised in training).
         """

@@ -3,6 +3,8 @@ experts after."""
 
 from __future__ import annotations
 
+import typing
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -91,9 +93,19 @@ class Block(nnx.Module):
         return x + y, cache
 
 
+class TransformerOutput(typing.NamedTuple):
+    """hidden: final states; heard: those after model.hearing_layer layers (None if that is 0);
+    counts: how many positions chose each routed expert of the MoE layers."""
+
+    hidden: Float[Array, "B S D"]
+    heard: Float[Array, "B S D"] | None
+    counts: Float[Array, "L E"]
+
+
 class Transformer(nnx.Module):
     def __init__(self, config: Config, key: Array):
         m = config.model
+        self.hearing_layer = m.hearing_layer
         keys = jax.random.split(key, m.num_layers)
         self.remat = config.train.remat
         self.layers = nnx.List(
@@ -107,10 +119,9 @@ class Transformer(nnx.Module):
     def __call__(
         self, x: Float[Array, "B S D"], position: Int[Array, "B S"], microturn: Int[Array, "B S"],
         segment: Int[Array, "B S"],
-    ) -> tuple[Float[Array, "B S D"], Float[Array, "L E"]]:  # fmt: skip
-        """Hidden states, and the routed-expert counts of the MoE layers."""
-        counts = []
-        for layer in self.layers:
+    ) -> TransformerOutput:  # fmt: skip
+        counts, heard = [], None
+        for i, layer in enumerate(self.layers, start=1):
             step = (
                 jax.checkpoint(lambda layer, x: layer(x, position, microturn, segment))
                 if self.remat
@@ -119,4 +130,7 @@ class Transformer(nnx.Module):
             x, count = step(layer, x)
             if count is not None:
                 counts.append(count)
-        return self.final_norm(x), jnp.stack(counts) if counts else jnp.zeros((0, 0))
+            if i == self.hearing_layer:
+                heard = x
+        counts = jnp.stack(counts) if counts else jnp.zeros((0, 0))
+        return TransformerOutput(self.final_norm(x), heard, counts)

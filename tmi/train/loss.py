@@ -1,24 +1,40 @@
-"""loss = text cross-entropy + flow matching, weighted per position. What the router needs is a
-rule, not a loss (step.py)."""
+"""loss = text cross-entropy + flow matching + the user's words, weighted per position.
+
+What the router needs is a rule, not a loss (step.py). The user's words are asked of a hidden layer,
+one micro-turn after they ended: a transcript teaches hearing from every word, where answers teach
+it from one word in ten. Decoding has no use for it.
+"""
 
 from __future__ import annotations
 
+import typing
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
-from tmi.microturn import EOM_ID
+from tmi.microturn import EOM_ID, MAX_HEARD, Stream
 from tmi.models.interaction import InteractionModel
 
+QUIET_WEIGHT = 0.1  # of a position at which no word is to be known, beside 1 for words
 PARTS = ("text", "silence", "speech")  # words and <speak>; the END of silent micro-turns; patches
+
+
+class PositionLosses(typing.NamedTuple):
+    """Unweighted losses; `hit`: whether the target was the likeliest token; `counts`: of routed
+    experts."""
+
+    text: Float[Array, "B S"]
+    speech: Float[Array, "B P"]
+    heard: Float[Array, "B S"] | None
+    hit: Float[Array, "B S"]
+    counts: Float[Array, "L E"]
 
 
 def position_losses(
     model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool
-):
-    """text [B,S] and speech [B,P] losses, whether the token was the likeliest [B,S], routed-expert
-    counts [L,E]."""
+) -> PositionLosses:
     keys = jax.random.split(key, 3)
     context = batch["speech"]
     if train:
@@ -28,7 +44,7 @@ def position_losses(
             keys[0], context.shape[:2] + (1, 1), maxval=config.flow.context_noise
         )
         context = context + level * jax.random.normal(keys[1], context.shape)
-    hidden, counts = model(batch, context)
+    hidden, heard, counts = model(batch, context)
     logits = model.unembed(hidden)
     target = jnp.maximum(batch["text_target"], 0)
     one_hot = jax.nn.one_hot(target, logits.shape[-1], dtype=jnp.float32)
@@ -36,22 +52,34 @@ def position_losses(
     hit = (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
     source = jnp.take_along_axis(hidden, batch["speech_source"][..., None], axis=1)
     speech = model.flow.loss(source, batch["speech"], keys[2])
-    return text, speech, hit, counts
+    if heard is not None:
+        heard = hearing_loss(model.unembed(model.hearing(heard)), batch["heard"])
+    return PositionLosses(text, speech, heard, hit, counts)
+
+
+def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> Float[Array, "B S"]:
+    """Cross-entropy to the tokens of `heard` in equal shares, to END where there are none."""
+    heard = heard.at[..., 0].set(jnp.where(heard[..., 0] < 0, EOM_ID, heard[..., 0]))
+    share = 1.0 / jnp.sum(heard >= 0, axis=-1)
+    vocab = jnp.arange(logits.shape[-1])
+    target = sum((heard[..., k, None] == vocab).astype(jnp.float32) for k in range(MAX_HEARD))
+    mean = jnp.sum(target * logits, axis=-1) * share
+    return jax.nn.logsumexp(logits, axis=-1) - mean
 
 
 def loss_fn(
     model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool = True
 ):
     """Scalar loss and (metrics, counts). Each part is a weighted mean over the global batch."""
-    text, speech, hit, counts = position_losses(model, config, batch, key, train)
+    text, speech, heard, hit, counts = position_losses(model, config, batch, key, train)
     tw, sw = batch["text_weight"], batch["speech_weight"]
     silent = batch["text_target"] == EOM_ID
     text_loss = jnp.sum(text * tw) / jnp.maximum(jnp.sum(tw), 1e-6)
     speech_loss = jnp.sum(speech * sw) / jnp.maximum(jnp.sum(sw), 1e-6)
     total = text_loss + config.train.speech_weight * speech_loss
 
-    def mean(x, mask):
-        return jnp.sum(x * mask) / jnp.maximum(jnp.sum(mask), 1.0)
+    def mean(x, weight):
+        return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
 
     words = ((tw > 0) & ~silent).astype(jnp.float32)
     quiet = ((tw > 0) & silent).astype(jnp.float32)
@@ -63,6 +91,12 @@ def loss_fn(
         "accuracy/text": mean(hit, words),
         "accuracy/silence": mean(hit, quiet),
     }
+    if heard is not None:
+        said = ((batch["heard"][..., 0] >= 0) & (batch["segment"] > 0)).astype(jnp.float32)
+        listening = (batch["stream"] == Stream.AUDIO_IN).astype(jnp.float32)
+        weight = said + QUIET_WEIGHT * listening * (1 - said)
+        total = total + config.train.hearing_weight * mean(heard, weight)
+        metrics |= {"loss": total, "loss/hearing": mean(heard, said)}
     return total, (metrics, counts)
 
 

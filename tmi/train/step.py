@@ -78,6 +78,6 @@ def eval_step(
 ):
     """Metrics of a dev batch, and (loss sums, weights) by skill."""
     model = tree.build(config, params)
-    text, *_ = position_losses(model, config, batch, key, train=False)
+    text = position_losses(model, config, batch, key, train=False).text
     _, (metrics, _) = loss_fn(model, config, batch, key, train=False)
     return metrics, skill_losses(text, batch, num_skills)
