@@ -108,7 +108,7 @@ def _decode(container, path: str, log: ReadReport) -> Iterator[tuple[float, np.n
             log.add(f"{path}: frame at {time_s:.3f} s is damaged, dropped")
             continue
         try:
-            pixels = to_rgb.reformat(frame, format="rgb24").to_ndarray()
+            pixels = to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
         except (FFmpegError, ValueError) as e:
             log.add(f"{path}: frame at {time_s:.3f} s has no RGB form: {e}")
             continue
@@ -179,7 +179,7 @@ def decode_image(data: bytes) -> np.ndarray:
         packet = av.Packet(data)
         packet.is_keyframe = True  # else FFmpeg's PNG decoder adds the picture before it
         frames = _decoders.codecs[name].decode(packet)
-        frame = _decoders.to_rgb.reformat(frames[0], format="rgb24")
+        frame = _decoders.to_rgb.reformat(frames[0], format="rgb24", threads=1)
     except (FFmpegError, IndexError, ValueError) as e:
         raise ImageError(f"damaged {name} image of {len(data)} bytes: {e}") from e
     if frames[0].is_corrupt:
