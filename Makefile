@@ -20,7 +20,7 @@ setup: ## build .venv with what the demo needs
 
 demo: ## render a corpus, train a small model from nothing, score it, stream a conversation
 	@.ci/venv data,eval
-	$(large_pages) $(python) -m experiments.run_demo
+	$(large_pages) $(one_thread) $(python) -m experiments.run_demo
 
 talk: ## stream one held-out session through the shipped checkpoint, in seconds
 	@.ci/venv

@@ -8,11 +8,8 @@ import pytest
 from tests.data.sessions import RATE
 from tmi.data.augment import (
     LEVEL_DB,
-    MAX_BAND,
-    MAX_BANDS,
     augment,
     coloured_noise,
-    mask,
     speech_level,
     warp,
 )
@@ -84,15 +81,3 @@ def test_a_warp_moves_a_formant_along_the_channels_and_nothing_in_time(seed):
     assert (out[:5] == 0).all() and (out[9:] == 0).all()
     heard = np.flatnonzero(out[6])
     assert len(heard) and abs(heard.mean() - 31.5) <= 0.07 * 31.5 + 1
-
-
-def test_masks_silence_little_and_leave_the_rest():
-    bins = np.full((400, 80), 9, np.uint8)
-    for seed in range(10):
-        out = mask(bins, np.random.default_rng(seed))
-        assert set(np.unique(out)) <= {0, 9} and (bins == 9).all()
-        lost = (out == 0).all(axis=1)
-        kept = out[~lost]
-        assert lost.mean() < 0.08 and 0 < (kept == 0).mean() < MAX_BANDS * MAX_BAND / 80
-        # A band is lost for two seconds, not for a session.
-        assert ((kept == 0).mean(axis=0) < 1).all()

@@ -1,5 +1,5 @@
 """On-line variation of the user's sound: band limit, coloured noise, level; and of its dMel bins:
-vocal-tract length and masked bands and moments.
+vocal-tract length.
 
 The generator in reach decides everything, so a session sounds the same whenever the same epoch of
 the same seed is drawn again. Rooms and recorded noise belong to the corpus, whose splits own them.
@@ -19,8 +19,6 @@ NOISE_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE = 0.5, 0.3, 0.3  # of the sessions
 LOW_PASS_HZ = (3000.0, 7500.0)
 HIGH_PASS_HZ = (50.0, 300.0)
 MAX_WARP = 0.06  # of the logarithm of the channel's index
-MAX_BANDS, MAX_BAND, MASK_FRAMES = 2, 8, 40  # bands at once, channels each; frames (2 s)
-LOST_SHARE = 0.02  # of the frames
 QUIET_RMS = 0.02  # stands for the speech level of a session without speech
 
 
@@ -47,20 +45,6 @@ def warp(bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     share = (source - low).astype(np.float32)
     mixed = bins[:, low] * (1 - share) + bins[:, low + 1] * share
     return np.rint(mixed).astype(np.uint8)
-
-
-def mask(bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """dMel bins uint8 [T, C] with up to `MAX_BANDS` bands silenced for stretches of `MASK_FRAMES`,
-    and single frames lost (SpecAugment, Park et al. 2019, thinner: words are a few frames long)."""
-    frames, channels = bins.shape
-    bins = bins.copy()
-    for start in range(0, frames, MASK_FRAMES):
-        for _ in range(int(rng.integers(MAX_BANDS + 1))):
-            width = int(rng.integers(1, MAX_BAND + 1))
-            low = int(rng.integers(channels - width + 1))
-            bins[start : start + MASK_FRAMES, low : low + width] = 0
-    bins[rng.random(frames) < LOST_SHARE] = 0
-    return bins
 
 
 def coloured_noise(num_samples: int, rng: np.random.Generator, slope: float) -> np.ndarray:

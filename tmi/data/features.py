@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from tmi.config import Config
-from tmi.data.augment import augment, mask, warp
+from tmi.data.augment import augment, warp
 from tmi.data.records import CorpusError, SessionRecord
 from tmi.media import audio, video
 from tmi.microturn import Layout, Microturn, SessionSequence, cut, lay_out, layout, spill_text
@@ -126,7 +126,7 @@ def _heard(
     wave = np.pad(wave, (0, max(0, count * lay.samples - len(wave))))[: count * lay.samples]
     bins = dmel.bins(wave)
     if rng is not None:
-        bins = mask(warp(bins, rng), rng)
+        bins = warp(bins, rng)
     return bins.reshape(count, lay.audio_positions * lay.audio_frames, lay.audio_mels)
 
 
