@@ -27,7 +27,17 @@ def get_config() -> ConfigDict:
     c.model.expert_width = 80  # 96 would be 5.7M parameters
     c.model.hearing_layer = 4  # of 6: the global layer at the end reads what was said
     c.model.router_bias_rate = 5e-3
-    c.data.corpus, c.data.dev_corpus = "build/corpus/train", "build/corpus/dev"
+
+    d = c.data
+    d.row_length, d.batch_size = 2048, 2
+    d.audio_slots, d.video_slots, d.speech_slots = 1024, 512, 320
+    # Times and cues are learnt last, counting what is seen first.
+    d.skill_weights = (
+        ("answer", 2.4), ("charades", 1.2), ("cuespeak", 3.2), ("interruption", 1.4),
+        ("overlap", 1.8), ("refusal", 1.2), ("repcount", 1.2), ("timespeak", 5.0),
+        ("translation", 1.8), ("typed", 1.2), ("watch", 1.8),
+    )  # fmt: skip
+    d.corpus, d.dev_corpus = "build/corpus/train", "build/corpus/dev"
 
     t = c.train
     t.steps = 5500
