@@ -27,6 +27,13 @@ def hears_red(monkeypatch):
     return heard
 
 
+@pytest.fixture
+def nothing_slow(monkeypatch):
+    """The waveform stage and the closed grammar have tests of their own."""
+    monkeypatch.setattr(spoken, "through_mel", lambda s, config: s)
+    monkeypatch.setattr(spoken, "recognise", lambda some, grammar, pool: [s.words for s in some])
+
+
 def test_errors_over_words_deletions_counted(hears_red):
     said = [
         spoken.Spoken("a", ("the", "word", "is", "red"), LOUD),
@@ -47,14 +54,14 @@ def test_few_are_heard(hears_red):
     assert len(hears_red) == spoken.MAX_OPEN == 60
 
 
-def test_rows_of_every_source(hears_red):
+def test_rows_of_every_source(hears_red, nothing_slow):
     rows = runner.spoken_rows([], [full()], GRAMMAR, Config(), 0, Inline())
     heard = {r.system for r in rows if r.asr == "moonshine"}
     assert heard == {"model", "recordings", "mel"}
     assert {r.system for r in rows if r.asr != "moonshine"} == heard | {"chance"}
 
 
-def test_without_the_package_the_rows_are_left_out_with_a_reason(monkeypatch, caplog):
+def test_without_the_package_the_rows_are_left_out_with_a_reason(monkeypatch, caplog, nothing_slow):
     monkeypatch.setitem(sys.modules, "moonshine_voice", None)
     moonshine._recogniser.cache_clear()
     with pytest.raises(moonshine.UnavailableError, match=r"\[eval\] extra"):
