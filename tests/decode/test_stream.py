@@ -9,6 +9,7 @@ import pytest
 from tests.models.conftest import small_config
 from tmi.data.records import SessionRecord
 from tmi.decode.stream import Decoder, SessionReader, record_of_files
+from tmi.evals.wall import WallClock
 from tmi.media.audio import DMel
 from tmi.media.text import Tokenizer
 from tmi.models import tree
@@ -61,6 +62,16 @@ def test_output_starts_one_microturn_after_input(two_slots):
     assert len(trace.turns) == 10
     assert len(trace.output_audio) == (10 + 1) * 3200
     assert not trace.output_audio[:3200].any()
+
+
+def test_what_microturns_cost_is_measured(two_slots):
+    clock = WallClock(two_slots.slots)
+    for trace in two_slots.run([session("a", 2.0, 1), session("b", 1.2, 2)]):
+        clock.add(trace)
+    found = {r.metric: r for r in clock.rows("model", 0)}
+    assert found["micro-turn ms"].n == 10 + 6 and found["slots"].value == 2
+    assert 0 < found["micro-turn ms"].value <= found["micro-turn ms p99"].value
+    assert found["real-time factor"].value == pytest.approx(found["micro-turn ms"].value / 200)
 
 
 def test_all_typed_text_is_read_even_when_it_is_long(two_slots):

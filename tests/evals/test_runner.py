@@ -46,7 +46,9 @@ class Knowing:
     def run(self, sessions, progress=None, system="model"):
         out = []
         for session in sessions:
-            trace = dataclasses.replace(played(session), system=system)
+            trace = played(session)
+            turns = [dataclasses.replace(t, wall_ms=20.0) for t in trace.turns]
+            trace = dataclasses.replace(trace, system=system, turns=turns, meta={})
             progress(trace)
             out.append(trace)
         return out
@@ -83,15 +85,28 @@ def test_everything_is_written(corpus, tmp_path, decoder):
     assert by["RepCount-syn", "OBO", "model[video blanked]"]["value"] == 100  # it only pretends
     assert ("FDB1-pause-syn", "TOR", "model[audio shuffled]") in by
     assert by["FDB1-turn-taking-syn", "latency", "silent"]["value"] is None
+    assert by["FDB1-backchannel-syn", "JSD", "model"]["value"] == pytest.approx(0, abs=1e-5)
+    wall = {r["metric"]: r["value"] for r in scores["rows"] if r["clock"] == "wall"}
+    assert wall == {
+        "micro-turn ms": 20, "micro-turn ms p99": 20, "real-time factor": 0.1, "slots": 8,
+    }  # fmt: skip
     trace = load(tmp_path / "out/traces/full-0.json")
     assert trace.heard[0].text == "tea"
     assert len(list((tmp_path / "out/fdb/smooth_turn_taking").iterdir())) == 3
     path = report.write(tmp_path / "out", result, {"another": tmp_path / "out/scores.json"})
     text = path.read_text()
-    assert text.count("data:image/png") == 3 and text.count("data:audio/ogg") == 1
+    assert text.count("data:image/png") == 4 and text.count("data:audio/ogg") == 1
     assert "<th>another</th>" in text and "0.2 s is the floor" in text
+    latency = next(line for line in text.split("<tr") if "<td>latency <small>" in line)
+    assert "floor 0.2 s" in latency
+    model = by["FDB1-turn-taking-syn", "latency", "model"]["value"]
+    assert f"wall {model + 0.02:.2f}" in latency  # beside the stream clock's
+    assert "ground truth" in str(result.dialogues.keys()) and len(result.dialogues["model"]) == 3
     assert "http" not in text  # nothing from outside
-    assert "TimeSpeak-syn accuracy@0.6s" in report.table(result.rows)
+    printed = report.table(result.rows)
+    assert "TimeSpeak-syn accuracy@0.6s" in printed and "Decoder-syn micro-turn ms" in printed
+    assert "FDB1-turn-taking-syn latency (floor 0.2 s)" in printed
+    assert "FDB1.5-overlap-syn RESPOND user_interruption" in printed
 
 
 def test_the_same_twice(corpus, tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evals.sessions import played, record
-from tmi.evals.statistics import dialogue, score
+from tmi.evals.statistics import dialogue, durations, score
 
 A = [(0, 2), (2.5, 4), (5.6, 7)]
 B = [(4.3, 6), (6.2, 6.5), (7.1, 8)]
@@ -67,6 +67,16 @@ def test_pympi_agrees():
         assert [x for pair in ours[kind] for x in pair] == pytest.approx(
             [x for pair in sorted(theirs[letter]) for x in pair]
         ), kind
+
+
+def test_durations_over_several_dialogues():
+    found = durations([dialogue(A, B), dialogue(A, [])])
+    assert found["offset"] == pytest.approx([0.3, -0.4, 0.1])
+    assert found["gap"] == pytest.approx([0.3, 0.1])
+    assert found["pause"] == pytest.approx([0.5, 0.5, 1.6])
+    assert found["overlap"] == pytest.approx([0.4]) and found["within overlap"] == pytest.approx(
+        [0.3]
+    )
 
 
 def test_a_session_s_rates():

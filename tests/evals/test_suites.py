@@ -61,7 +61,8 @@ def test_silence_scores_nothing(key):
 def test_the_oracle_s_times():
     assert ORACLE["FDB1-turn-taking-syn", "TOR"] == 1
     assert ORACLE["FDB1-turn-taking-syn", "latency"] == pytest.approx(0.3, abs=0.02)
-    assert ORACLE["FDB1-pause-syn", "TOR"] == 0
+    assert ORACLE["FDB1-pause-syn", "TOR"] == ORACLE["FDB1-backchannel-syn", "TOR"] == 0
+    assert ORACLE["FDB1-backchannel-syn", "JSD"] == pytest.approx(0, abs=1e-6)
     assert ORACLE["FDB1-interruption-syn", "yield time"] == pytest.approx(0.16, abs=0.02)
     assert ORACLE["Refusal-syn", "over-refusal"] == 0
     assert ORACLE["FalseAlarms-syn", "alarms per minute"] == 0
@@ -78,6 +79,8 @@ def test_the_oracle_s_times():
 def test_the_floors_of_silence():
     assert SILENT["ProactiveVideoQA-syn", "PAUC"] == 25
     assert SILENT["FDB1-turn-taking-syn", "TOR"] == SILENT["FDB1-pause-syn", "TOR"] == 0
+    assert SILENT["FDB1-backchannel-syn", "TOR"] == 0
+    assert SILENT["FDB1-backchannel-syn", "JSD"] == 1
     assert SILENT["FDB1-turn-taking-syn", "latency"] is None
     assert SILENT["Charades-syn", "mIoU"] == SILENT["FalseAlarms-syn", "alarms per minute"] == 0
     assert SILENT["Refusal-syn", "over-refusal"] == 0

@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
 def _report(options: Options, result: Result, beside: dict[str, str]) -> None:
     from tmi.evals import report
 
-    print(report.table(result.rows))
+    print(report.table(result.rows, result.microturn_s))
     path = report.write(options.out, result, beside)
     print(f"scores: {options.out / 'scores.json'}\nreport: {path}")
 

@@ -24,7 +24,7 @@ import numpy as np
 from tmi.data.records import SessionRecord
 from tmi.evals import vad
 from tmi.evals.answers import normalise, number_words
-from tmi.evals.onsets import SEGMENT_GAP_S, Segment, merge
+from tmi.evals.onsets import SEGMENT_GAP_S, Segment, activity, merge, segments
 from tmi.evals.trace import SAMPLE_RATE, Trace, from_script
 
 HANG_OVER_S = 0.5
@@ -74,6 +74,23 @@ _HUM = (0.1 * np.sin(2 * np.pi * 160 * _t) * np.hanning(len(_t)) ** 0.25).astype
 def user_speech(record: SessionRecord) -> list[Segment]:
     """When the user speaks to the model, by its words; those at most 0.2 s apart joined."""
     return merge([(s, e) for _, s, e in record.user_words], SEGMENT_GAP_S)
+
+
+def model_speech(record: SessionRecord) -> list[Segment]:
+    """When the record's own model side sounds: the ground truth beside `Trace.segments`."""
+    found: list[Segment] = []
+    for start, samples in record.model_audio:
+        mask = activity(samples.astype(np.float32) / 32768)
+        found += [(start + s, start + e) for s, e in segments(mask)]
+    return merge(found, SEGMENT_GAP_S)
+
+
+def note_truth(trace: Trace, record: SessionRecord) -> None:
+    """Leaves in `trace.meta` what scorers need of the record and its `truth` lacks: the speech of
+    both sides in seconds, `user_speech` and `model_speech`.
+    """
+    trace.meta["user_speech"] = user_speech(record)
+    trace.meta["model_speech"] = model_speech(record)
 
 
 def utterances(record: SessionRecord) -> list[Utterance]:
@@ -260,7 +277,7 @@ def _trace(
         text_in=record.text_in,
         frame_times=[t for t, _ in record.frames],
     )
-    trace.meta["user_speech"] = user_speech(record)
+    note_truth(trace, record)
     return trace
 
 

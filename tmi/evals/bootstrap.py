@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 RESAMPLES = 1000
+INTERVAL = (0.025, 0.975)
 
 
 def ratio_interval(
@@ -39,5 +40,5 @@ def ratio_interval(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = (draws @ top) / weight
     figures = combine(ratios[(weight > 0).all(1)])
-    low, high = np.quantile(figures, [0.025, 0.975])
+    low, high = np.quantile(figures, INTERVAL)
     return value, float(low), float(high)

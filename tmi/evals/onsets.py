@@ -50,6 +50,12 @@ def merge(found: list[Segment], gap_s: float) -> list[Segment]:
     return out
 
 
+def clip(found: list[Segment], start_s: float, end_s: float) -> list[Segment]:
+    """The parts of segments that lie within [start_s, end_s]."""
+    cut = [(max(s, start_s), min(e, end_s)) for s, e in found]
+    return [(s, e) for s, e in cut if s < e]
+
+
 def sounding_s(mask: np.ndarray, start_s: float, end_s: float) -> float:
     """Seconds of sound within [start_s, end_s)."""
     return float(mask[_frame(start_s) : _frame(end_s)].sum()) * FRAME_S

