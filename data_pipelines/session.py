@@ -84,6 +84,7 @@ class Session:
         self.typed: list[tuple[float, str]] = []
         self.answers: list[tuple[float, str]] = []
         self.frames: list[tuple[float, bytes]] = []
+        self.sensed: list[tuple[str, float, bytes]] = []  # of further streams: name, time, event
         self.trials: list[dict] = []
         self.expected: list[tuple[float, float]] = []
 
@@ -91,7 +92,7 @@ class Session:
 
     _LISTS = (
         "skills", "combinations", "carriers", "looks", "layers", "user_words", "busy", "spoken",
-        "typed", "answers", "frames", "trials", "expected",
+        "typed", "answers", "frames", "sensed", "trials", "expected",
     )  # fmt: skip
 
     @contextmanager
@@ -225,6 +226,11 @@ class Session:
         self.frames += [(round(at + pts, 4), data) for pts, data in clip.frames]
         self.looks += clip.looks
 
+    def sense(self, stream: str, at: float, data: bytes) -> None:
+        """An event of a further input stream: `data` as tmi/streams/<stream>.py reads it."""
+        self.fits(at)
+        self.sensed.append((stream, round(at, 4), data))
+
     # -- the model's side ----------------------------------------------------------------------
 
     def speak(self, text: str, at: float, *, margin: float = MARGIN_S) -> Spoken:
@@ -313,7 +319,7 @@ class Session:
         seconds = self.lay.seconds
         tail = self.uniform(0.6, 2.0)
         last = max([self.cursor, *(s.end for s in self.spoken), *(e for _, e in self.busy)])
-        last = max([last, *(pts for pts, _ in self.frames[-1:])])
+        last = max([last, *(pts for pts, _ in self.frames[-1:]), *(t for _, t, _ in self.sensed)])
         turns = math.ceil(max(last + tail, self.least_s) / seconds - EPSILON)
         turns = min(turns, math.floor(self.limit_s / seconds + EPSILON))
         duration = turns * seconds
@@ -326,6 +332,9 @@ class Session:
         for t in self.trials:
             t["region"][1] = min(t["region"][1], round(duration, 4))
         spoken = sorted(self.spoken, key=lambda s: s.start)
+        events: dict[str, list[tuple[float, bytes]]] = {}
+        for stream, time, data in sorted(self.sensed, key=lambda e: e[1]):
+            events.setdefault(stream, []).append((time, data))
         record = SessionRecord(
             id=id,
             skills=sorted(set(self.skills)),
@@ -337,6 +346,7 @@ class Session:
             text_in=sorted(self.typed),
             text_out=sorted(self.answers),
             frames=sorted(self.frames, key=lambda f: f[0]),
+            events=events,
             truth={
                 "id": id,
                 "split": self.split,
@@ -373,6 +383,9 @@ def check(record: SessionRecord) -> None:
         assert 0 <= s <= e <= end, f"{name}: word {word!r} at {s}-{e} s"
     for time, text in [*record.text_in, *record.text_out]:
         assert text and 0 <= time < end, f"{name}: text {text!r} at {time} s"
+    for stream, events in record.events.items():
+        for time, _ in events:
+            assert 0 <= time < end, f"{name}: {stream} event at {time} s"
     for s, e in record.truth["quiet"]:
         for start, wave in record.model_audio:
             assert start >= e or start + len(wave) / SAMPLE_RATE <= s, f"{name}: speech in quiet"

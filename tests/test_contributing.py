@@ -114,7 +114,7 @@ def test_a_typo_in_an_experiment_is_refused(tmp_path, monkeypatch):
         read_as_the_trainer(monkeypatch, file)
 
 
-def test_a_new_skill_is_one_file_and_its_name(tmp_path):
+def test_a_new_skill_is_one_file_and_one_line(tmp_path):
     pytest.importorskip("cv2", reason="corpora need the extra [data]")
     path, source = example("data_pipelines/skills/")
     name = Path(path).stem
@@ -124,9 +124,9 @@ def test_a_new_skill_is_one_file_and_its_name(tmp_path):
     )  # fmt: skip
     (tmp_path / path).write_text(source)
     names = tmp_path / "data_pipelines/skills/__init__.py"
-    line = "    charades,\n"  # of the import and of MODULES
-    assert names.read_text().count(line) == 2
-    names.write_text(names.read_text().replace(line, f"{line}    {name},\n"))
+    line = '    "charades",\n'
+    assert names.read_text().count(line) == 1
+    names.write_text(names.read_text().replace(line, f'{line}    "{name}",\n'))
 
     done = subprocess.run(
         [sys.executable, "-c", SKILL_WORKS, name],  # finds what lies in its directory first

@@ -181,7 +181,8 @@ def test_a_cut_is_the_longest_prefix_of_whole_micro_turns(turns, room, audio, vi
         return all(n <= limit for n, limit in zip(sizes, (room, audio, video, speech), strict=True))
 
     fitting = max(n for n in range(len(turns) + 1) if fits(lay_out(LAY, turns[:n])))
-    short = cut(seq, room, audio, video, speech)
+    contents = {Stream.AUDIO_IN: audio, Stream.VIDEO_IN: video, Stream.AUDIO_OUT: speech}
+    short = cut(seq, room, contents)
     for field in dataclasses.fields(short):
         expected = getattr(lay_out(LAY, turns[:fitting]), field.name)
         np.testing.assert_array_equal(getattr(short, field.name), expected, err_msg=field.name)
@@ -196,7 +197,7 @@ def test_text_beyond_its_room_is_named():
 
 def test_an_empty_session_has_no_positions():
     assert len(lay_out(LAY, [])) == 0
-    assert len(cut(lay_out(LAY, []), 0, 0, 0, 0)) == 0
+    assert len(cut(lay_out(LAY, []), 0, {})) == 0
 
 
 def test_layouts_are_of_whole_positions_for_every_shipped_tick():

@@ -192,6 +192,7 @@ class DecodeConfig:
 @dataclasses.dataclass(frozen=True)
 class Config:
     name: str = "default"
+    streams: tuple[str, ...] = ()  # further input streams: files of tmi/streams
     microturn: MicroturnConfig = dataclasses.field(default_factory=MicroturnConfig)
     audio: AudioConfig = dataclasses.field(default_factory=AudioConfig)
     video: VideoConfig = dataclasses.field(default_factory=VideoConfig)
@@ -259,14 +260,29 @@ def _validate_numbers(c: Config) -> None:
             _require(value > 0, field, value, "a positive number")
 
 
+def _validate_streams(c: Config) -> int:
+    """Positions of a micro-turn that config.streams may take at most."""
+    from tmi import streams  # which needs ConfigError
+
+    _require(len(set(c.streams)) == len(c.streams), "streams", c.streams, "each stream once")
+    found = streams.of(c)
+    for name, stream in found.items():
+        _require(
+            stream.slots(c) >= stream.MOST, "data.row_length", c.data.row_length,
+            f"a longer row: in this one tmi/streams/{name}.py has {stream.slots(c)} slots, and a "
+            f"micro-turn may need {stream.MOST}",
+        )  # fmt: skip
+    return sum(stream.MOST for stream in found.values())
+
+
 def _validate_data(c: Config, audio: int, speech: int) -> None:
     """A row holds a micro-turn of `audio` and `speech` positions; skills are weighted once."""
     d, t, video = c.data, c.microturn, c.video.rows * c.video.cols
-    turn = audio + video + t.max_text_in + t.max_text_out + speech
+    turn = audio + video + t.max_text_in + t.max_text_out + speech + _validate_streams(c)
     _require(
         d.row_length >= turn, "data.row_length", d.row_length,
         f"at least {turn}, the positions of one micro-turn (microturn.seconds, video.rows x "
-        "video.cols, microturn.max_text_in, microturn.max_text_out)",
+        "video.cols, microturn.max_text_in, microturn.max_text_out, streams)",
     )  # fmt: skip
     for kind, slots, need, least in (
         ("audio", d.audio_slots, audio, "at least audio positions of a micro-turn"),

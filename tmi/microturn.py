@@ -8,6 +8,7 @@ for. Data, model, decoder, server and scorers ask here.
 The positions of a micro-turn, ragged:
 
     AUDIO_IN x k | VIDEO_IN x g, if a frame came | TEXT_IN, a token each, if text came |
+    what further streams sensed (tmi/streams), if they did |
     TEXT_OUT, a token each, the last one END | AUDIO_OUT x p, if END was <speak>
 
 END is `<eom>` in a silent micro-turn (its only output position) and `<speak>` before speech. A
@@ -20,17 +21,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tmi import streams
 from tmi.config import Config
+from tmi.streams import InputStream
 
 PAD_ID, EOM_ID, SPEAK_ID = 0, 1, 2  # special tokens, as in tmi/media/text.py
 
 
 class Stream(enum.IntEnum):
-    """What a position holds."""
+    """What a position holds. Streams that a config names follow: see `Layout.stream_numbers`."""
 
     PAD = 0
     AUDIO_IN = 1
@@ -61,6 +64,7 @@ class Layout:
     speech_mels: int
     kv_block: int
     sample_rate: int
+    streams: Mapping[str, InputStream] = dataclasses.field(default_factory=dict, hash=False)
 
     # -- the clock: the one place that says when things are --------------------------------------
 
@@ -91,7 +95,8 @@ class Layout:
 
     @property
     def max_input_positions(self) -> int:
-        return self.audio_positions + self.video_positions + self.max_text_in
+        sensed = sum(stream.MOST for stream in self.streams.values())
+        return self.audio_positions + self.video_positions + self.max_text_in + sensed
 
     @property
     def max_output_positions(self) -> int:
@@ -100,6 +105,11 @@ class Layout:
     @property
     def max_positions(self) -> int:
         return self.max_input_positions + self.max_output_positions
+
+    @property
+    def stream_numbers(self) -> dict[str, int]:
+        """What positions of the streams that the config names hold in place of a `Stream`."""
+        return {name: NUM_STREAMS + i for i, name in enumerate(self.streams)}
 
 
 def layout(config: Config) -> Layout:
@@ -118,6 +128,7 @@ def layout(config: Config) -> Layout:
         speech_mels=s.num_mels,
         kv_block=t.kv_block,
         sample_rate=a.sample_rate,
+        streams=streams.of(config),
     )
 
 
@@ -128,7 +139,8 @@ class Microturn:
     audio: uint8 [k * audio_frames, mels] dMel bins; video: uint8 [g, 2, patch, patch, 3]; text_in,
     text_out: token ids without END; speech: float32 [p * speech_frames, speech_mels], None when
     silent. `heard` are tokens of words that the user has just said: a target of training (at the
-    micro-turn's last audio position), never an input.
+    micro-turn's last audio position), never an input. `sensed`: further streams' contents
+    [n, *SHAPE] by name.
     """
 
     audio: np.ndarray | None = None
@@ -137,13 +149,15 @@ class Microturn:
     text_out: Sequence[int] = ()
     speech: np.ndarray | None = None
     heard: Sequence[int] = ()
+    sensed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
 class SessionSequence:
     """A session (or its first part) as positions. S positions, A/V/P entries of each kind.
 
-    `slot[s]` is the row of the position's own content: of `dmel`, `video` or `speech`, by stream.
+    `slot[s]` is the row of the position's own content: of `dmel`, `video`, `speech` or an array of
+    `sensed`, by stream; `sensed` has each stream that the config names, in its order.
     `text_target[s]` is the token that position s+1 holds if that is TEXT_OUT, else -1.
     `heard[s]` are the tokens of the user's words to be known there, -1 where there are fewer.
     `speech_source[p]` is the position whose hidden state predicts patch p (the one before it).
@@ -159,14 +173,15 @@ class SessionSequence:
     video: np.ndarray  # uint8 [V, 2, patch, patch, 3]
     speech: np.ndarray  # float32 [P, speech_frames, speech_mels]
     speech_source: np.ndarray  # int32 [P]
+    sensed: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)  # [N, *SHAPE] each
 
     def __len__(self) -> int:
         return len(self.stream)
 
 
-def input_streams(lay: Layout, mt: Microturn) -> list[tuple[Stream, int]]:
+def input_streams(lay: Layout, mt: Microturn) -> list[tuple[int, int]]:
     """(stream, token) of each input position of a micro-turn, in order: the layout's input half."""
-    out: list[tuple[Stream, int]] = []
+    out: list[tuple[int, int]] = []
     if mt.audio is not None:
         out += [(Stream.AUDIO_IN, 0)] * lay.audio_positions
     if mt.video is not None:
@@ -175,17 +190,26 @@ def input_streams(lay: Layout, mt: Microturn) -> list[tuple[Stream, int]]:
         raise ValueError(
             f"{len(mt.text_in)} tokens in; at most {lay.max_text_in} a micro-turn: use spill_text"
         )
-    return out + [(Stream.TEXT_IN, int(t)) for t in mt.text_in]
+    out += [(Stream.TEXT_IN, int(t)) for t in mt.text_in]
+    for name in mt.sensed:
+        if name not in lay.streams or len(mt.sensed[name]) > lay.streams[name].MOST:
+            most = {name: stream.MOST for name, stream in lay.streams.items()}
+            raise ValueError(
+                f"{len(mt.sensed[name])} contents of stream {name!r}; at most {most} a micro-turn"
+            )
+    for name, number in lay.stream_numbers.items():
+        out += [(number, 0)] * len(mt.sensed.get(name, ()))
+    return out
 
 
-def output_streams(lay: Layout, mt: Microturn) -> list[tuple[Stream, int]]:
+def output_streams(lay: Layout, mt: Microturn) -> list[tuple[int, int]]:
     """(stream, token) of each output position of a micro-turn: the layout's output half."""
     if len(mt.text_out) > lay.max_text_out - 1:
         raise ValueError(
             f"{len(mt.text_out)} tokens out; at most {lay.max_text_out - 1} a micro-turn: "
             "use spill_text"
         )
-    out = [(Stream.TEXT_OUT, int(t)) for t in mt.text_out]
+    out: list[tuple[int, int]] = [(Stream.TEXT_OUT, int(t)) for t in mt.text_out]
     out.append((Stream.TEXT_OUT, EOM_ID if mt.speech is None else SPEAK_ID))
     if mt.speech is not None:
         out += [(Stream.AUDIO_OUT, 0)] * lay.speech_positions
@@ -217,15 +241,15 @@ def spill_text(lay: Layout, microturns: Iterable[Microturn]) -> list[Microturn]:
 
 def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
     """The positions of a session. The text of each micro-turn must fit (see `spill_text`)."""
-    streams: list[tuple[Stream, int]] = []
+    entries: list[tuple[int, int]] = []
     turn: list[int] = []
     dmel, video, speech = [], [], []
     heard: dict[int, list[int]] = {}
     for m, mt in enumerate(microturns):
         positions = input_streams(lay, mt) + output_streams(lay, mt)
         if mt.audio is not None and mt.heard:
-            heard[len(streams) + lay.audio_positions - 1] = list(mt.heard[:MAX_HEARD])
-        streams += positions
+            heard[len(entries) + lay.audio_positions - 1] = list(mt.heard[:MAX_HEARD])
+        entries += positions
         turn += [m] * len(positions)
         if mt.audio is not None:
             dmel.append(mt.audio.reshape(lay.audio_positions, lay.audio_frames, lay.audio_mels))
@@ -235,10 +259,11 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
             speech.append(
                 mt.speech.reshape(lay.speech_positions, lay.speech_frames, lay.speech_mels)
             )
-    stream = np.array([s for s, _ in streams], np.int32)
-    token = np.array([t for _, t in streams], np.int32)
+    stream = np.array([s for s, _ in entries], np.int32)
+    token = np.array([t for _, t in entries], np.int32)
     slot = np.zeros_like(stream)
-    for kind in (Stream.AUDIO_IN, Stream.VIDEO_IN, Stream.AUDIO_OUT):
+    numbers = lay.stream_numbers
+    for kind in (Stream.AUDIO_IN, Stream.VIDEO_IN, Stream.AUDIO_OUT, *numbers.values()):
         at = stream == kind
         slot[at] = np.arange(at.sum())
     words = np.full((len(stream), MAX_HEARD), -1, np.int32)
@@ -257,19 +282,21 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
         video=_join(video, (0, 2, lay.patch, lay.patch, 3), np.uint8),
         speech=_join(speech, (0, lay.speech_frames, lay.speech_mels), np.float32),
         speech_source=np.flatnonzero(stream == Stream.AUDIO_OUT).astype(np.int32) - 1,
+        sensed={
+            name: _join(
+                [mt.sensed[name] for mt in microturns if name in mt.sensed], (0, *s.SHAPE), s.DTYPE
+            )
+            for name, s in lay.streams.items()
+        },
     )
 
 
-def cut(
-    seq: SessionSequence, max_positions: int, max_audio: int, max_video: int, max_speech: int
-) -> SessionSequence:
-    """The longest prefix of whole micro-turns within the given numbers of positions."""
-    within = (
-        (np.arange(len(seq)) < max_positions)
-        & (np.cumsum(seq.stream == Stream.AUDIO_IN) <= max_audio)
-        & (np.cumsum(seq.stream == Stream.VIDEO_IN) <= max_video)
-        & (np.cumsum(seq.stream == Stream.AUDIO_OUT) <= max_speech)
-    )
+def cut(seq: SessionSequence, max_positions: int, room: Mapping[int, int]) -> SessionSequence:
+    """The longest prefix of whole micro-turns within so many positions, and in `room` within so
+    many of a stream."""
+    within = np.arange(len(seq)) < max_positions
+    for kind, most in room.items():
+        within &= np.cumsum(seq.stream == kind) <= most
     if within.all():
         return seq
     first_out = seq.microturn[int(np.argmin(within))]
@@ -290,6 +317,10 @@ def cut(
         video=seq.video[: int((stream == Stream.VIDEO_IN).sum())],
         speech=seq.speech[:speech_count],
         speech_source=seq.speech_source[:speech_count],
+        sensed={
+            name: content[: int((stream == NUM_STREAMS + i).sum())]
+            for i, (name, content) in enumerate(seq.sensed.items())
+        },
     )
 
 

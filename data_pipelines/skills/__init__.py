@@ -1,4 +1,4 @@
-"""The skills of the corpus. A new one is one file here and one line in MODULES.
+"""The skills of the corpus. A new one is one file here and one line in NAMES.
 
 A skill's module has NAME, WEIGHT (share of its scenes in the mixture), CARRIERS (what the user
 says), MODEL_PHRASES (all that the model ever says aloud in it) and `scene(session)`, which places
@@ -7,36 +7,26 @@ one scene at `session.cursor` or raises Conflict.
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 
 from data_pipelines.phrases import SHARED
-from data_pipelines.skills import (
-    answer,
-    charades,
-    cuespeak,
-    interruption,
-    overlap,
-    refusal,
-    repcount,
-    timespeak,
-    translation,
-    typed,
-    watch,
-)
 
-MODULES: tuple[ModuleType, ...] = (
-    answer,
-    interruption,
-    overlap,
-    timespeak,
-    cuespeak,
-    translation,
-    repcount,
-    charades,
-    watch,
-    typed,
-    refusal,
+# Files of this folder. Scenes are drawn in this order: sorting would change the corpus of a seed.
+NAMES = (
+    "answer",
+    "interruption",
+    "overlap",
+    "timespeak",
+    "cuespeak",
+    "translation",
+    "repcount",
+    "charades",
+    "watch",
+    "typed",
+    "refusal",
 )
+MODULES: tuple[ModuleType, ...] = tuple(import_module(f"{__name__}.{name}") for name in NAMES)
 SKILLS: dict[str, ModuleType] = {module.NAME: module for module in MODULES}
 
 

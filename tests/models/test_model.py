@@ -117,7 +117,7 @@ def test_packed_sessions_do_not_see_each_other(config, params, session, forward)
     turns, seq = session
     from tmi.microturn import cut
 
-    first, second = cut(seq, 70, 999, 999, 999), cut(seq, 120, 999, 999, 999)
+    first, second = cut(seq, 70, {}), cut(seq, 120, {})
     both, starts = as_batch(config, [first, second])
     alone, _ = as_batch(config, [second])
     h2 = np.asarray(forward(params, both))[0, starts[1] : starts[1] + len(second)]

@@ -4,7 +4,7 @@ B rows of S = data.row_length positions, with room for A = audio_slots, V = vide
 P = speech_slots contents a row:
 
     stream, token, microturn  int32 [B, S]  as in tmi/microturn.py
-    slot          int32 [B, S]    where in the row's dmel, video or speech the position's content is
+    slot          int32 [B, S]    where in dmel, video, speech or streams.NAME the content is
     segment       int32 [B, S]    0 is padding, the sessions of a row are 1, 2, ...
     position      int32 [B, S]    index in its session
     text_target   int32 [B, S]    token of the next position if that is TEXT_OUT, else -1
@@ -16,6 +16,7 @@ P = speech_slots contents a row:
     speech        float32 [B, P, speech_frames, speech_mels]
     speech_source int32 [B, P]    the position in the row whose hidden state predicts the patch
     speech_weight float32 [B, P]  0 where empty
+    streams.NAME  DTYPE [B, slots, *SHAPE]  of each further stream, see tmi/streams
 
 Nothing here needs more than numpy (and jax for `abstract_batch`): the device path imports it.
 """
@@ -27,6 +28,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tmi import streams
 from tmi.config import Config
 from tmi.microturn import EOM_ID, MAX_HEARD, SessionSequence, Stream, layout
 
@@ -51,6 +53,20 @@ _BUFFERS = {
 SILENT_DB = 20.0  # a patch that rises nowhere this far above the floor is silent
 
 
+def buffers(config: Config) -> dict[int, tuple[str, ...]]:
+    """Stream -> the arrays that hold its contents, one entry a position."""
+    further = layout(config).stream_numbers
+    return {**_BUFFERS, **{n: (streams.batch_key(name),) for name, n in further.items()}}
+
+
+def room(config: Config) -> dict[int, int]:
+    """Stream -> contents that a row holds, in the order of `buffers`."""
+    d, lay = config.data, layout(config)
+    own = (d.audio_slots, d.video_slots, d.speech_slots)
+    further = (stream.slots(config) for stream in lay.streams.values())
+    return dict(zip(buffers(config), (*own, *further), strict=True))
+
+
 def shapes(config: Config, batch_size: int | None = None) -> dict[str, tuple[tuple, np.dtype]]:
     """Name -> (shape, dtype) of a batch; `batch_size` defaults to data.batch_size."""
     d, lay = config.data, layout(config)
@@ -68,6 +84,8 @@ def shapes(config: Config, batch_size: int | None = None) -> dict[str, tuple[tup
     out["speech"] = ((b, d.speech_slots, *mel), f32)
     out["speech_source"] = ((b, d.speech_slots), i32)
     out["speech_weight"] = ((b, d.speech_slots), f32)
+    for name, s in lay.streams.items():
+        out[streams.batch_key(name)] = ((b, s.slots(config), *s.SHAPE), np.dtype(s.DTYPE))
     return out
 
 
@@ -105,6 +123,7 @@ def session_arrays(config: Config, seq: SessionSequence, skill: int = 0) -> Row:
         "speech": seq.speech,
         "speech_source": seq.speech_source,
         "speech_weight": np.where(silent, config.flow.silence_weight, 1).astype(np.float32),
+        **{streams.batch_key(name): content for name, content in seq.sensed.items()},
     }
 
 
@@ -119,19 +138,20 @@ def empty_row(config: Config) -> Row:
     return {k: v[0] for k, v in empty_batch(config, 1).items()}
 
 
-def place(row: Row, session: Row, start: int, number: int) -> None:
+def place(config: Config, row: Row, session: Row, start: int, number: int) -> None:
     """Writes a session into `row` at position `start`, behind those that are there, in place.
 
     Its contents follow the contents in the row's buffers; `number` is its segment id (1, 2, ...).
     """
     size = len(session["stream"])
     here = slice(start, start + size)
-    used = {kind: int(np.sum(row["stream"][:start] == kind)) for kind in _BUFFERS}
+    kinds = buffers(config)
+    used = {kind: int(np.sum(row["stream"][:start] == kind)) for kind in kinds}
     for key in POSITION_KEYS:
         row[key][here] = session[key]
     row["segment"][here] = number
     row["position"][here] = np.arange(size)
-    for kind, keys in _BUFFERS.items():
+    for kind, keys in kinds.items():
         row["slot"][here][session["stream"] == kind] += used[kind]
         for key in keys:
             row[key][used[kind] : used[kind] + len(session[key])] = session[key]

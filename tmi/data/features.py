@@ -7,6 +7,7 @@ typed text   -> tokens in the micro-turn that reads it
 model words  -> tokens in the micro-turn that plays their start
 model audio  -> log-mel patches in each micro-turn that plays a part of it
 typed answer -> tokens (no speech) in the micro-turn that shows it at its time
+events       -> what their stream's file (tmi/streams) makes of those that a micro-turn reads
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Protocol
 
 import numpy as np
 
+from tmi import streams
 from tmi.config import Config
 from tmi.data.augment import augment, warp
+from tmi.data.batch import room
 from tmi.data.records import CorpusError, SessionRecord
 from tmi.media import audio, video
 from tmi.microturn import Layout, Microturn, SessionSequence, cut, lay_out, layout, spill_text
@@ -47,8 +50,8 @@ def to_microturns(
 
     With `rng` the user's sound is varied (tmi/data/augment.py). The session is extended until all
     that the model writes and says is out. Video and speech are left out where rows have no slots
-    for them (data.video_slots, data.speech_slots = 0). Raises CorpusError if the record's times
-    cannot be.
+    for them (data.video_slots, data.speech_slots = 0), events of streams that config.streams does
+    not name too. Raises CorpusError if the record's times cannot be or an event cannot be read.
     """
     _check(record)
     lay = layout(config)
@@ -62,20 +65,19 @@ def to_microturns(
     understood = _understood(record, lay, tokenizer)
     pairs = _seen(record, config, lay, len(turns))
     speech = _spoken(record, config, lay, speaking)
+    sensed = _sensed(record, lay)
     for m, turn in enumerate(turns):
         turn.audio = bins[m]
         turn.heard = understood.get(m, [])
         turn.video = pairs.get(m)
         turn.speech = speech.get(m)
+        turn.sensed = sensed.get(m, {})
     return turns
 
 
 def to_sequence(config: Config, turns: Sequence[Microturn]) -> SessionSequence:
     """Their positions, cut after the last micro-turn that fits a training row."""
-    d = config.data
-    return cut(
-        lay_out(layout(config), turns), d.row_length, d.audio_slots, d.video_slots, d.speech_slots
-    )
+    return cut(lay_out(layout(config), turns), config.data.row_length, room(config))
 
 
 def _check(record: SessionRecord) -> None:
@@ -147,6 +149,19 @@ def _seen(record: SessionRecord, config: Config, lay: Layout, count: int) -> dic
     return {
         m: video.patches(pair, config.video) for m, pair in enumerate(pairs) if pair is not None
     }
+
+
+def _sensed(record: SessionRecord, lay: Layout) -> dict[int, dict[str, np.ndarray]]:
+    """Micro-turn -> contents of further streams by name."""
+    if not lay.streams:
+        return {}
+    states, out = streams.init(lay), {}
+    try:
+        for m, events in enumerate(streams.slices(lay, record.events, record.duration_s)):
+            states, out[m] = streams.step(lay, states, events, m)
+    except ValueError as e:
+        raise CorpusError(str(e)) from e
+    return out
 
 
 def _segments(record: SessionRecord, lay: Layout) -> list[tuple[int, np.ndarray]]:

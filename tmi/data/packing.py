@@ -16,7 +16,7 @@ import grain
 import numpy as np
 
 from tmi.config import Config
-from tmi.data.batch import Row, empty_row, place, session_arrays
+from tmi.data.batch import Row, buffers, empty_row, place, room, session_arrays
 from tmi.microturn import SessionSequence
 
 GROUP_SESSIONS = 32  # at least; more fill better and cost memory
@@ -27,29 +27,32 @@ def group_size(config: Config) -> int:
     return max(GROUP_SESSIONS, config.data.batch_size * config.data.row_length // 128)
 
 
-def sizes(session: Row) -> tuple[int, int, int, int]:
-    """Positions, AUDIO_IN, VIDEO_IN and AUDIO_OUT contents of `session_arrays`."""
-    s = session
-    return len(s["stream"]), len(s["dmel"]), len(s["video"]), len(s["speech"])
+def sizes(config: Config, session: Row) -> tuple[int, ...]:
+    """Positions and contents of `session_arrays`, these in the order of `tmi.data.batch.room`."""
+    return (len(session["stream"]), *(len(session[keys[0]]) for keys in buffers(config).values()))
 
 
-def assign(config: Config, lengths: Sequence[tuple[int, int, int, int]]) -> list[list[int]]:
-    """Which sessions share a row: first fit, longest first. Raises ValueError if one fits none."""
-    d, block = config.data, config.microturn.kv_block
-    room = np.array([d.row_length, d.audio_slots, d.video_slots, d.speech_slots])
+def assign(config: Config, lengths: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Which sessions of such `sizes` share a row: first fit, longest first.
+
+    Raises ValueError if one fits none.
+    """
+    block = config.microturn.kv_block
+    most = np.array([config.data.row_length, *room(config).values()])
     rows: list[list[int]] = []
     used: list[np.ndarray] = []  # positions counted to the end of the last session's block
     for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i][0], i)):
         need = np.array(lengths[i])
-        if (need > room).any():
+        if (need > most).any():
+            kinds = ", ".join(["positions", *(keys[0] for keys in buffers(config).values())])
             raise ValueError(
-                f"a session of {lengths[i]} positions, audio, video and speech contents in rows of "
-                f"{tuple(room.tolist())}: cut it (tmi.microturn.cut)"
+                f"a session of {lengths[i]} in rows of {tuple(most.tolist())} ({kinds}): cut it "
+                "(tmi.microturn.cut)"
             )
-        row = next((r for r, u in enumerate(used) if (u + need <= room).all()), len(rows))
+        row = next((r for r, u in enumerate(used) if (u + need <= most).all()), len(rows))
         if row == len(rows):
             rows.append([])
-            used.append(np.zeros(4, int))
+            used.append(np.zeros_like(most))
         rows[row].append(i)
         used[row] = used[row] + need
         used[row][0] = -(-used[row][0] // block) * block
@@ -61,7 +64,7 @@ class GroupRows(Sequence):
 
     def __init__(self, config: Config, sessions: Sequence[Row], rng: np.random.Generator):
         self._config, self._sessions = config, sessions
-        rows = assign(config, [sizes(s) for s in sessions])
+        rows = assign(config, [sizes(config, s) for s in sessions])
         # Longest first would make the first rows of every group alike.
         self._rows = [rows[r] for r in rng.permutation(len(rows))]
 
@@ -73,7 +76,7 @@ class GroupRows(Sequence):
         start = 0
         block = self._config.microturn.kv_block
         for number, i in enumerate(self._rows[r], start=1):
-            place(row, self._sessions[i], start, number)
+            place(self._config, row, self._sessions[i], start, number)
             start = -(-(start + len(self._sessions[i]["stream"])) // block) * block
         return row
 

@@ -7,6 +7,7 @@ forced token here.
 
 from __future__ import annotations
 
+import collections
 import typing
 
 import jax
@@ -42,6 +43,7 @@ class InputChunk(typing.NamedTuple):
     count: Int[Array, " B"]
     dmel: Int[Array, "B A F C"]
     video: Int[Array, "B V 2 P P 3"]
+    sensed: dict[str, Array]  # [B, MOST, *SHAPE] of each further stream
 
 
 class Output(typing.NamedTuple):
@@ -75,12 +77,13 @@ def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChun
     count = np.zeros((b,), np.int32)
     dmel = np.zeros((b, lay.audio_positions, lay.audio_frames, lay.audio_mels), np.uint8)
     video = np.zeros((b, lay.video_positions, 2, lay.patch, lay.patch, 3), np.uint8)
+    sensed = {name: np.zeros((b, s.MOST, *s.SHAPE), s.DTYPE) for name, s in lay.streams.items()}
     for i, mt in enumerate(microturns):
         if mt is None:
             continue
         positions = input_streams(lay, mt)
         count[i] = len(positions)
-        seen = {Stream.AUDIO_IN: 0, Stream.VIDEO_IN: 0, Stream.TEXT_IN: 0}
+        seen = collections.Counter()
         for j, (s, t) in enumerate(positions):
             stream[i, j], token[i, j], slot[i, j] = s, t, seen[s]
             seen[s] += 1
@@ -88,7 +91,9 @@ def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChun
             dmel[i] = mt.audio.reshape(dmel.shape[1:])
         if mt.video is not None:
             video[i] = mt.video
-    return InputChunk(stream, token, slot, count, dmel, video)  # pyright: ignore[reportArgumentType]
+        for name, content in mt.sensed.items():
+            sensed[name][i, : len(content)] = content
+    return InputChunk(stream, token, slot, count, dmel, video, sensed)  # pyright: ignore[reportArgumentType]
 
 
 def microturn_step(
@@ -114,6 +119,7 @@ def microturn_step(
         microturn,
         model.dmel(chunk.dmel),
         model.video(chunk.video),
+        sensed=model.sense(chunk.sensed),
     )
     hidden, cache = model.append(x, microturn, count, state.cache)
     h = jnp.take_along_axis(hidden, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]

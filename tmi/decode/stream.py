@@ -10,12 +10,13 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tmi import streams
 from tmi.config import Config
 from tmi.data.records import SessionRecord
 from tmi.decode.step import StreamState, init_state, input_chunk, microturn_step
@@ -37,23 +38,31 @@ class MicroturnOutput:
 
 
 class SessionReader:
-    """Cuts one session's input into micro-turns: dMel, frame pairs and typed text, each
-    streaming."""
+    """Cuts one session's input into micro-turns: dMel, frame pairs, typed text and the events of
+    further streams, each streaming."""
 
     def __init__(self, config: Config, tokenizer: Tokenizer, dmel: DMel):
         self._config, self._tokenizer, self._dmel = config, tokenizer, dmel
         self._lay = layout(config)
         self._pairs = video.FramePairs(config.video)
         self._audio_state, self._pair_state = dmel.init(), self._pairs.init()
+        self._sense_states = streams.init(self._lay)
         self._waiting: list[int] = []  # tokens of typed text beyond a micro-turn's room
         self._m = 0
 
-    def read(self, samples: np.ndarray, frames: Iterable = (), text: str = "") -> Microturn:
+    def read(
+        self, samples: np.ndarray, frames: Iterable = (), text: str = "",
+        events: Mapping[str, Sequence[streams.Event]] | None = None,
+    ) -> Microturn:  # fmt: skip
         """The next micro-turn. samples float32, at most one micro-turn's (missing ones are
-        silence); frames (pts_s, image)."""
+        silence); frames (pts_s, image); events (time_s, bytes) of the micro-turn by further stream.
+
+        Raises ValueError, and nothing is read, for too many samples and events that cannot be.
+        """
         lay = self._lay
         if len(samples) > lay.samples:
             raise ValueError(f"{len(samples)} samples in a chunk; a micro-turn has {lay.samples}")
+        self._sense_states, sensed = streams.step(lay, self._sense_states, events or {}, self._m)
         samples = np.pad(samples, (0, lay.samples - len(samples)))
         self._audio_state, bins = self._dmel.step(self._audio_state, samples)
         self._pair_state, pair = self._pairs.step(
@@ -64,7 +73,7 @@ class SessionReader:
         tokens, self._waiting = self._waiting[: lay.max_text_in], self._waiting[lay.max_text_in :]
         self._m += 1
         patches = None if pair is None else video.patches(pair, self._config.video)
-        return Microturn(audio=bins, video=patches, text_in=tokens)
+        return Microturn(audio=bins, video=patches, text_in=tokens, sensed=sensed)
 
 
 class Decoder:
@@ -194,6 +203,7 @@ class _Running:
         self.reader = decoder.reader()
         self.audio = from_int16(record.user_audio)
         self.total = self.lay.num_microturns(record.duration_s)
+        self.events = streams.slices(self.lay, record.events, record.duration_s)
         self.turns: list[TraceTurn] = []
         self.waves: list[np.ndarray] = []
 
@@ -203,14 +213,14 @@ class _Running:
 
     def read(self) -> Microturn:
         m, lay = len(self.turns), self.lay
-        start, end = lay.input_interval(m)
 
         def now(time_s: float) -> bool:
             return lay.microturn_reading(time_s) == m
 
         frames = [(t, image) for t, image in self.record.frames if now(t)]
         text = "".join(text for t, text in self.record.text_in if now(t))
-        return self.reader.read(self.audio[m * lay.samples : (m + 1) * lay.samples], frames, text)
+        wave = self.audio[m * lay.samples : (m + 1) * lay.samples]
+        return self.reader.read(wave, frames, text, self.events[m])
 
     def write(self, mt: Microturn, out: MicroturnOutput, wall_ms: float) -> None:
         text_in = self.tokenizer.decode(list(mt.text_in)) if mt.text_in else ""

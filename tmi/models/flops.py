@@ -11,8 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from tmi.config import Config
-from tmi.microturn import Stream
+from tmi.microturn import Stream, layout
+from tmi.models import tree
 from tmi.models.attention import attention_macs
+from tmi.models.interaction import num_parameters
 from tmi.models.transformer import spans
 
 
@@ -45,7 +47,8 @@ def position_macs(config: Config, length: int) -> float:
 
 def tower_macs(config: Config) -> dict[str, float]:
     """Multiply-adds of one entry of each kind: an audio position, a video position, a speech patch
-    (embed + flow loss)."""
+    (embed + flow loss), and of each further stream a position: its tower's parameters, each used
+    once."""
     d, a, f, s = config.model.width, config.audio, config.flow, config.speech
     c1, c2, c3 = config.video.stem_channels
     size = s.frames_per_position * s.num_mels
@@ -55,6 +58,7 @@ def tower_macs(config: Config) -> dict[str, float]:
         "audio": a.frames_per_position * d * d if a.frames_per_position > 1 else 0.0,
         "video": float(video),
         "speech": (size + d) * f.feedback_width + f.draws * flow,
+        **{name: float(num_parameters(t)) for name, t in tree.skeleton(config).streams.items()},
     }
 
 
@@ -63,13 +67,8 @@ def batch_flops(config: Config, batch: Mapping[str, np.ndarray]) -> float:
     valid = int((batch["segment"] > 0).sum())
     sessions = int(sum(len(np.unique(row[row > 0])) for row in np.asarray(batch["segment"])))
     towers = tower_macs(config)
-    count = {
-        k: int((batch["stream"] == s).sum())
-        for k, s in (
-            ("audio", Stream.AUDIO_IN),
-            ("video", Stream.VIDEO_IN),
-            ("speech", Stream.AUDIO_OUT),
-        )
-    }
+    kinds = {"audio": Stream.AUDIO_IN, "video": Stream.VIDEO_IN, "speech": Stream.AUDIO_OUT}
+    kinds |= layout(config).stream_numbers
+    count = {k: int((batch["stream"] == s).sum()) for k, s in kinds.items()}
     macs = valid * position_macs(config, max(1, valid // max(1, sessions)))
     return 6.0 * (macs + sum(towers[k] * n for k, n in count.items()))

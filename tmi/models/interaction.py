@@ -3,11 +3,14 @@ sequences."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from tmi import streams
 from tmi.config import Config
 from tmi.microturn import NUM_STREAMS, Stream
 from tmi.models.cache import KVCache, ring_positions, ring_slots
@@ -19,7 +22,7 @@ from tmi.models.transformer import Transformer, TransformerOutput
 class InteractionModel(nnx.Module):
     def __init__(self, config: Config, key: Array):
         k = jax.random.split(key, 9)
-        self.tokens = TokenEmbed(config, NUM_STREAMS, k[0])
+        self.tokens = TokenEmbed(config, NUM_STREAMS + len(config.streams), k[0])
         self.dmel = DMelEmbed(config, k[1])
         self.video = HMLPStem(config, k[2])
         self.speech = SpeechEmbed(config, k[3])
@@ -30,18 +33,24 @@ class InteractionModel(nnx.Module):
         self.flow = FlowHead(config, k[7])
         if config.model.hearing_layer:
             self.hearing = HearingHead(config, k[8])
+        self.further = config.streams
+        # Keys far from those of the split: all the rest begins as it does without further streams.
+        self.streams = nnx.Dict({
+            name: stream.Tower(config, jax.random.fold_in(key, 1000 + i))
+            for i, (name, stream) in enumerate(streams.of(config).items())
+        })  # fmt: skip
 
     # -- embeddings ------------------------------------------------------------------------------
 
     def embed(
         self, stream: Int[Array, "B S"], token: Int[Array, "B S"], slot: Int[Array, "B S"],
-        microturn: Int[Array, "B S"], audio=None, video=None, speech=None,
+        microturn: Int[Array, "B S"], audio=None, video=None, speech=None, sensed=None,
     ) -> Float[Array, "B S D"]:  # fmt: skip
-        """Positions from their streams' contents. audio [B,A,D], video [B,V,D], speech [B,P,D]:
-        embedded, or absent."""
-        kinds = ((Stream.AUDIO_IN, audio), (Stream.VIDEO_IN, video), (Stream.AUDIO_OUT, speech))
+        """Positions from their streams' contents. audio [B,A,D], video [B,V,D], speech [B,P,D],
+        `sensed` of `sense`: embedded, or absent."""
+        kinds = {Stream.AUDIO_IN: audio, Stream.VIDEO_IN: video, Stream.AUDIO_OUT: speech}
         x = self.tokens(token)
-        for kind, rows in kinds:
+        for kind, rows in {**kinds, **(sensed or {})}.items():
             if rows is not None and rows.shape[1]:
                 index = jnp.where(stream == kind, slot, 0)
                 own = jnp.take_along_axis(rows, index[..., None], axis=1)
@@ -50,6 +59,13 @@ class InteractionModel(nnx.Module):
         if hasattr(self, "clock"):
             x = x + self.clock(microturn)
         return jnp.where((stream == Stream.PAD)[..., None], 0.0, x)
+
+    def sense(self, contents: Mapping[str, Array]) -> dict[int, Float[Array, "B N D"]]:
+        """Further streams' contents [B, N, *SHAPE] by name, embedded, by the stream's number."""
+        return {
+            NUM_STREAMS + i: self.streams[name](contents[name])
+            for i, name in enumerate(self.further)
+        }
 
     # -- training: packed rows -------------------------------------------------------------------
 
@@ -61,6 +77,7 @@ class InteractionModel(nnx.Module):
         x = self.embed(
             batch["stream"], batch["token"], batch["slot"], batch["microturn"],
             self.dmel(batch["dmel"]), self.video(batch["video"]), self.speech(speech_context),
+            self.sense({name: batch[streams.batch_key(name)] for name in self.further}),
         )  # fmt: skip
         return self.transformer(x, batch["position"], batch["microturn"], batch["segment"])
 

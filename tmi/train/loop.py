@@ -236,7 +236,9 @@ def init_from_params(
     have = {n: tuple(x.shape) for n, x in params.items()}
     if want != have:
         wrong = [n for n in sorted({*want, *have}) if want.get(n) != have.get(n)]
-        sections = ("model.", "flow.", "audio.", "video.", "text.", "speech.", "microturn.")
+        sections = (
+            "model.", "flow.", "audio.", "video.", "text.", "speech.", "microturn.", "streams",
+        )  # fmt: skip
         fields = [f for f in differing_fields(theirs, config) if f.startswith(sections)]
         raise ConfigError(
             f"--init_from={workdir}: its parameters do not fit this config, {wrong[0]} is "
