@@ -28,7 +28,7 @@ _STEPS = flags.DEFINE_integer("steps", 0, "Training steps; 0: those of experimen
 
 SUITES = "TimeSpeak,FDB1-turn-taking,FDB1-pause,RepCount"
 NANO = pathlib.Path("assets/nano")
-SESSIONS = (("train", 1500), ("dev", 60), ("eval", 120))
+SESSIONS = (("train", 2500), ("dev", 60), ("eval", 120))
 
 
 def main(_) -> None:
