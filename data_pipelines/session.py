@@ -79,6 +79,7 @@ class Session:
         self.looks: list[str] = []
         self.layers: list[tuple[float, np.ndarray, float]] = []  # user's track: start, wave, gain
         self.user_words: list[tuple[str, float, float]] = []
+        self.seen_words: list[tuple[str, float, float]] = []
         self.busy: list[tuple[float, float]] = []  # when the user speaks to the model
         self.spoken: list[Spoken] = []
         self.typed: list[tuple[float, str]] = []
@@ -91,8 +92,8 @@ class Session:
     # -- transactions --------------------------------------------------------------------------
 
     _LISTS = (
-        "skills", "combinations", "carriers", "looks", "layers", "user_words", "busy", "spoken",
-        "typed", "answers", "frames", "sensed", "trials", "expected",
+        "skills", "combinations", "carriers", "looks", "layers", "user_words", "seen_words", "busy",
+        "spoken", "typed", "answers", "frames", "sensed", "trials", "expected",
     )  # fmt: skip
 
     @contextmanager
@@ -225,6 +226,9 @@ class Session:
             raise Conflict("two videos at once")
         self.frames += [(round(at + pts, 4), data) for pts, data in clip.frames]
         self.looks += clip.looks
+        self.seen_words += [
+            (text, round(at + s, 4), round(at + e, 4)) for text, s, e in clip.captions
+        ]
 
     def sense(self, stream: str, at: float, data: bytes) -> None:
         """An event of a further input stream: `data` as tmi/streams/<stream>.py reads it."""
@@ -343,6 +347,7 @@ class Session:
             model_audio=[(round(s.start, 4), _int16(s.wave)) for s in spoken],
             model_words=[w for s in spoken for w in s.words],
             user_words=sorted(self.user_words, key=lambda w: w[1]),
+            seen_words=sorted(self.seen_words, key=lambda w: w[1]),
             text_in=sorted(self.typed),
             text_out=sorted(self.answers),
             frames=sorted(self.frames, key=lambda f: f[0]),

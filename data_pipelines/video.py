@@ -76,7 +76,8 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """frames: (pts_s, JPEG bytes, SIZE x SIZE); looks: the ids of the pool items in the picture."""
+    """frames: (pts_s, JPEG bytes, SIZE x SIZE); looks: the ids of the pool items in the picture;
+    captions: (what is in view, start_s, end_s), in the words that one would name it by."""
 
     frames: list[tuple[float, bytes]]
     truth: dict
@@ -84,6 +85,7 @@ class Clip:
     figure_id: str
     background_id: str
     looks: tuple[str, ...]
+    captions: tuple[tuple[str, float, float], ...] = ()
 
 
 def random_timing(rng: np.random.Generator) -> Timing:
@@ -171,8 +173,11 @@ def scene(
         "acts": [[name, s, e] for name, s, e in acts],
         "shown": [[name, s, e] for name, s, e in shown],
     }
+    captions = [(name, s, e) for name, s, e in shown if THINGS[name].kind != "letter"]
+    captions += [(kind, s, e) for s, e in reps if kind is not None] + list(acts)
     frames = _paint(times, scenes.backdrop(background), layers)
-    return Clip(frames, truth, duration, figure.id, background.id, tuple(used))
+    ids = (figure.id, background.id)
+    return Clip(frames, truth, duration, *ids, tuple(used), tuple(captions))
 
 
 def _check(duration, kind, reps, acts, shown) -> None:

@@ -109,7 +109,9 @@ class ModelConfig:
     time_frequencies: int = 12  # Fourier features of the micro-turn distance
     time_max_microturns: int = 1024  # the longest period among them
     clock_features: bool = True  # positions are told the session's time
-    hearing_layer: int = 0  # after this many layers the user's words are read off (a loss); 0: off
+    hearing_layer: int = (
+        0  # after so many layers what is said and seen is read off (a loss); 0: off
+    )
     log_scaling_floor: int = 0  # 0: off; published global layers: 128000
     conv_width: int = 4
     logit_divisor: float = 1.0  # muP; published: 16
@@ -172,7 +174,7 @@ class TrainConfig:
     remat: bool = False
     text_weight: float = 1.0
     speech_weight: float = 0.5
-    hearing_weight: float = 0.5  # of the user's words, where model.hearing_layer > 0
+    hearing_weight: float = 0.5  # of what is said and seen, where model.hearing_layer > 0
     eom_weight: float = 0.3  # of the END of a silent micro-turn: most of all targets
     log_every: int = 10
     eval_every: int = 200

@@ -44,7 +44,7 @@ class Stream(enum.IntEnum):
 
 
 NUM_STREAMS = len(Stream)
-MAX_HEARD = 6  # tokens of the user's words that are asked for at one position
+MAX_HEARD = 6  # tokens of what is said or seen that are asked for at one position
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,8 @@ class Microturn:
     audio: uint8 [k * audio_frames, mels] dMel bins; video: uint8 [g, 2, patch, patch, 3]; text_in,
     text_out: token ids without END; speech: float32 [p * speech_frames, speech_mels], None when
     silent. `heard` are tokens of words that the user has just said: a target of training (at the
-    micro-turn's last audio position), never an input. `sensed`: further streams' contents
+    micro-turn's last audio position), `seen` of what is in view (at its last video position), never
+    an input. `sensed`: further streams' contents
     [n, *SHAPE] by name.
     """
 
@@ -149,6 +150,7 @@ class Microturn:
     text_out: Sequence[int] = ()
     speech: np.ndarray | None = None
     heard: Sequence[int] = ()
+    seen: Sequence[int] = ()
     sensed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
@@ -159,7 +161,8 @@ class SessionSequence:
     `slot[s]` is the row of the position's own content: of `dmel`, `video`, `speech` or an array of
     `sensed`, by stream; `sensed` has each stream that the config names, in its order.
     `text_target[s]` is the token that position s+1 holds if that is TEXT_OUT, else -1.
-    `heard[s]` are the tokens of the user's words to be known there, -1 where there are fewer.
+    `heard[s]` are the tokens of what was just said (at AUDIO_IN) or is in view (at VIDEO_IN) and is
+    to be known there, -1 where there are fewer.
     `speech_source[p]` is the position whose hidden state predicts patch p (the one before it).
     """
 
@@ -249,6 +252,9 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
         positions = input_streams(lay, mt) + output_streams(lay, mt)
         if mt.audio is not None and mt.heard:
             heard[len(entries) + lay.audio_positions - 1] = list(mt.heard[:MAX_HEARD])
+        if mt.video is not None and mt.seen:
+            audio = lay.audio_positions if mt.audio is not None else 0
+            heard[len(entries) + audio + lay.video_positions - 1] = list(mt.seen[:MAX_HEARD])
         entries += positions
         turn += [m] * len(positions)
         if mt.audio is not None:

@@ -72,6 +72,18 @@ def test_what_the_user_said_is_to_be_known_one_micro_turn_after_it_was_read():
     assert TOKENS.decode(seq.heard[at[0]]) == " stop" and (seq.heard[at[0], 5:] == -1).all()
 
 
+def test_what_is_in_view_is_to_be_known_with_each_frame():
+    frames = [(t, image((0, 0, 200))) for t in (0.05, 0.25, 0.35, 0.65)]
+    record = plain(frames=frames, seen_words=[("red ball", 0.3, 0.6), ("cat", 0.6, 2.0)])
+    turns = turns_of(record)
+    assert {m: TOKENS.decode(t.seen) for m, t in enumerate(turns) if len(t.seen)} == {
+        1: " red ball", 3: " cat",
+    }  # fmt: skip
+    seq = to_sequence(CONFIG, turns)
+    at = np.flatnonzero((seq.heard >= 0).any(axis=1))
+    assert (seq.stream[at] == Stream.VIDEO_IN).all() and seq.microturn[at].tolist() == [1, 3]
+
+
 def test_frames_make_pairs_where_they_came():
     turns = turns_of(plain(frames=[(0.05, image((200, 0, 0))), (0.45, image((0, 200, 0)))]))
     assert [m for m, t in enumerate(turns) if t.video is not None] == [0, 2]

@@ -9,7 +9,7 @@ P = speech_slots contents a row:
     position      int32 [B, S]    index in its session
     text_target   int32 [B, S]    token of the next position if that is TEXT_OUT, else -1
     text_weight   float32 [B, S]  0 where there is no target
-    heard         int32 [B, S, MAX_HEARD]  tokens of the user's words to be known there, else -1
+    heard         int32 [B, S, MAX_HEARD]  tokens of what is said or seen to be known there, else -1
     skill         int32 [B, S]    index into corpus.skills of the session's first skill
     dmel          uint8 [B, A, audio_frames, mels]
     video         uint8 [B, V, 2, patch, patch, 3]

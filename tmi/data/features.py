@@ -2,6 +2,7 @@
 
 user audio   -> dMel bins of the micro-turn that reads them
 user words   -> tokens to be known one micro-turn after the one that reads their end
+seen words   -> tokens to be known in each micro-turn in which a frame of them came
 frames       -> one pair of 40x40 patches, in the micro-turns in which frames came
 typed text   -> tokens in the micro-turn that reads it
 model words  -> tokens in the micro-turn that plays their start
@@ -62,7 +63,7 @@ def to_microturns(
         lay, [Microturn(text_in=text_in[m], text_out=text_out[m]) for m in range(last + 1)]
     )
     bins = _heard(record, lay, len(turns), dmel, rng)
-    understood = _understood(record, lay, tokenizer)
+    understood, in_view = _understood(record, lay, tokenizer), _in_view(record, lay, tokenizer)
     pairs = _seen(record, config, lay, len(turns))
     speech = _spoken(record, config, lay, speaking)
     sensed = _sensed(record, lay)
@@ -70,6 +71,7 @@ def to_microturns(
         turn.audio = bins[m]
         turn.heard = understood.get(m, [])
         turn.video = pairs.get(m)
+        turn.seen = in_view.get(m, [])
         turn.speech = speech.get(m)
         turn.sensed = sensed.get(m, {})
     return turns
@@ -137,6 +139,18 @@ def _understood(record: SessionRecord, lay: Layout, tokenizer: TextEncoder) -> d
     out: dict[int, list[int]] = collections.defaultdict(list)
     for word, _, end in record.user_words:
         out[lay.microturn_reading(end) + 1] += tokenizer.encode_word(word)
+    return out
+
+
+def _in_view(record: SessionRecord, lay: Layout, tokenizer: TextEncoder) -> dict[int, list[int]]:
+    """Micro-turn -> tokens of what its last frame shows."""
+    last = {lay.microturn_reading(pts): pts for pts, _ in sorted(record.frames, key=lambda f: f[0])}
+    out: dict[int, list[int]] = collections.defaultdict(list)
+    for m, pts in last.items():
+        for words, start, end in record.seen_words:
+            if start <= pts < end:
+                for word in words.split():
+                    out[m] += tokenizer.encode_word(word)
     return out
 
 

@@ -43,6 +43,8 @@ class SessionRecord:
     text_out: list[tuple[float, str]]  # typed by the model (text-only answers)
     frames: list[tuple[float, bytes]]  # (pts_s, encoded RGB image)
     truth: dict  # what scorers need; see tmi/evals/trace.py
+    # What is in view: (words, start_s, end_s). A target of training, like user_words.
+    seen_words: list[tuple[str, float, float]] = dataclasses.field(default_factory=list)
     # Of further input streams, by the name of their file in tmi/streams: (time_s, bytes).
     events: dict[str, list[tuple[float, bytes]]] = dataclasses.field(default_factory=dict)
 
@@ -51,8 +53,9 @@ def encode(record: SessionRecord) -> bytes:
     d = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     d["user_audio"] = record.user_audio.astype("<i2").tobytes()
     d["model_audio"] = [(float(t), w.astype("<i2").tobytes()) for t, w in record.model_audio]
-    if not record.events:
-        del d["events"]  # the bytes, and so a corpus' hash, are those from before there were any
+    for name in ("seen_words", "events"):
+        if not d[name]:
+            del d[name]  # the bytes, and so a corpus' hash, are those from before there were any
     d["version"] = RECORD_VERSION
     return bytes(msgpack.packb(d, use_bin_type=True) or b"")
 
@@ -67,6 +70,7 @@ def decode(data: bytes) -> SessionRecord:
             d["model_audio"] = [(t, np.frombuffer(w, "<i2")) for t, w in d["model_audio"]]
             for name in ("model_words", "user_words", "text_in", "text_out", "frames"):
                 d[name] = [tuple(x) for x in d[name]]
+            d["seen_words"] = [tuple(x) for x in d.get("seen_words", [])]
             events = d.get("events", {})
             d["events"] = {name: [tuple(x) for x in events[name]] for name in events}
             return SessionRecord(**d)

@@ -32,8 +32,8 @@ class Unembed(nnx.Module):
 
 
 class HearingHead(nnx.Module):
-    """Reads the user's words off a hidden layer, into the space of the unembedding. A target of
-    training: words of unheard voices are learnt from each word, not from each answer."""
+    """Reads what is said and seen off a hidden layer, into the space of the unembedding. A target
+    of training: words of unheard voices are learnt from each word, not from each answer."""
 
     def __init__(self, config: Config, key: Array):
         d = config.model.width

@@ -1,8 +1,8 @@
-"""loss = text cross-entropy + flow matching + the user's words, weighted per position.
+"""loss = text cross-entropy + flow matching + what is heard and seen, weighted per position.
 
 What the router needs is a rule, not a loss (step.py). The user's words are asked of a hidden layer,
-one micro-turn after they ended: a transcript teaches hearing from every word, where answers teach
-it from one word in ten. Decoding has no use for it.
+one micro-turn after they ended, and what is in view with each frame: a transcript teaches hearing
+from every word, where answers teach it from one word in ten. Decoding has no use for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from tmi.config import Config
 from tmi.microturn import EOM_ID, MAX_HEARD, Stream
 from tmi.models.interaction import InteractionModel
 
-QUIET_WEIGHT = 0.1  # of a position at which no word is to be known, beside 1 for words
+QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
+SEEN_WEIGHT = 0.3  # of a frame with something in it: it stays for many
 PARTS = ("text", "silence", "speech")  # words and <speak>; the END of silent micro-turns; patches
 
 
@@ -92,11 +93,18 @@ def loss_fn(
         "accuracy/silence": mean(hit, quiet),
     }
     if heard is not None:
-        said = ((batch["heard"][..., 0] >= 0) & (batch["segment"] > 0)).astype(jnp.float32)
-        listening = (batch["stream"] == Stream.AUDIO_IN).astype(jnp.float32)
-        weight = said + QUIET_WEIGHT * listening * (1 - said)
+        wanted = batch["heard"][..., 0] >= 0
+        audio = batch["stream"] == Stream.AUDIO_IN
+        said, quiet, seen = (
+            x.astype(jnp.float32) for x in (audio & wanted, audio & ~wanted, ~audio & wanted)
+        )
+        weight = said + QUIET_WEIGHT * quiet + SEEN_WEIGHT * seen
         total = total + config.train.hearing_weight * mean(heard, weight)
-        metrics |= {"loss": total, "loss/hearing": mean(heard, said)}
+        metrics |= {
+            "loss": total,
+            "loss/hearing": mean(heard, said),
+            "loss/seeing": mean(heard, seen),
+        }
     return total, (metrics, counts)
 
 
