@@ -172,6 +172,20 @@ def test_cues_are_answered_while_the_user_speaks_on(evaluation):
                 assert any(s <= at + 0.2 <= e + 0.4 for _, s, e in record.user_words)
 
 
+def test_what_is_to_be_answered_is_in_view_when_it_is(evaluation):
+    categories = set()
+    for _, record in evaluation:
+        for t in record.truth["trials"]:
+            if t["suite"] == "ProactiveVideoQA":
+                now = [w for w, s, e in record.seen_words if s - 1e-3 <= t["answer_s"] < e]
+                before = [w for w, s, e in record.seen_words if s < t["answer_s"] - 0.1 < e]
+                if t["category"] != "warn":  # the answer names it
+                    assert any(t["answer"] in words.split() for words in now)
+                assert set(now) - set(before)
+                categories.add(t["category"])
+    assert {"colour", "animal", "number", "warn"} <= categories
+
+
 def test_interrupted_speech_ends_in_time():
     records = [make("eval", i, "interruption")[1] for i in range(20)]
     for record in records:
