@@ -64,7 +64,7 @@ def make_record(seed: int = 0, **events) -> records.SessionRecord:
     audio = (np.random.default_rng(seed).normal(size=48_000) * 3000).astype(np.int16)
     return records.SessionRecord(
         f"s{seed}", ["x"], 3.0, audio, [], [], [("yes", 0.2, 0.5)], [(0.7, "hi")], [(1.5, "ok")],
-        [], {}, events,
+        [], {}, events=events,
     )  # fmt: skip
 
 

@@ -252,12 +252,12 @@ MODEL_PHRASES = (
 )
 
 
-def question(s: Session, timings: int = len(PAUSES)) -> tuple[str, list[str], str, int]:
+def question(s: Session) -> tuple[str, list[str], str, int]:
     """A random question: (category, clauses, answer, index of the pause's length in PAUSES)."""
 
     def make() -> tuple:
         kind = s.choice(("opposite", "opposite", "sum", "colour", "echo", "echo"))
-        timing = s.integer(1, timings - 1) if timings > 1 and s.chance(0.5) else 0
+        timing = s.integer(1, len(PAUSES) - 1) if s.chance(0.5) else 0
         if kind == "sum":
             return NAME, kind, s.integer(1, 9), s.integer(1, 9), timing
         items = {"opposite": tuple(OPPOSITE), "colour": tuple(COLOUR_OF), "echo": ECHO}[kind]

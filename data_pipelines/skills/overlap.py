@@ -11,7 +11,7 @@ WEIGHT = 1.8
 
 BACKCHANNEL = "yeah"
 # How loud the others are beside somebody who speaks to the model.
-GAINS = {"backchannel": (0.5, 0.9), "talking_to_other": (0.35, 0.6), "background": (0.12, 0.3)}
+GAINS = {"backchannel": (0.35, 0.65), "talking_to_other": (0.3, 0.5), "background": (0.12, 0.3)}
 TELLING = Carriers(
     train=varied(
         100,
