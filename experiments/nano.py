@@ -4,7 +4,7 @@ A micro-turn has one audio position, one patch of 40x40 pixels when a frame come
 patch of 200 ms while the model speaks. Six layers of width 192, four of them mixtures of eight
 experts.
 
-Costs about an hour on two CPU cores: 2400 steps of 4 rows x 1024 positions, 9.8M
+Costs about an hour and a half on two CPU cores: some 4000 steps of 4096 positions, 17M
 positions. What it reaches is in assets/nano/info.json (dev) and docs/LOG.md (evaluation).
 
     python -m data_pipelines.synthetic --out=build/corpus/train --split=train
