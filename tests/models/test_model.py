@@ -154,7 +154,9 @@ def test_near_and_far_attention_agree():
     position, segment = jnp.arange(512)[None], jnp.ones((1, 512), jnp.int32)
     distance = position[:, :, None] - position[:, None]
     for span in (attention.Span(64, 0, 16), attention.Span(0, 24, 16)):  # near, far
-        got = attention.attend_rows(q, k, v, rel, position, segment, span)
+        got = attention.attend_rows(
+            q, k, v, rel, attention.row_masks(position, segment, span), span
+        )
         scores = jnp.einsum("bhqd,bkd->bhqk", q, k[:, 0])
         scores = scores + attention.gathered_bias(rel, distance)
         visible = span.visible(position[:, :, None], position[:, None])[:, None]

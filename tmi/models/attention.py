@@ -93,11 +93,12 @@ class Attention(nnx.Module):
                     k[7], c.num_kv_heads * 2 * c.time_frequencies, d, ("kv_heads", "embed"), 0.2
                 )
 
-    def project(self, x, position, microturn, states=(None, None)):
-        """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] or
-        None, conv histories.
+    def project(self, x, position, phase, states=(None, None)):
+        """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] (the
+        farthest distance first) or None, conv histories.
 
-        q is scaled; the time features are appended to q and k.
+        q is scaled; the time features (`phase`: cos and sin of `time_phase`) are appended to q and
+        k.
         """
         c = self.c
         b, s, _ = x.shape
@@ -112,8 +113,7 @@ class Attention(nnx.Module):
             scaling = (1 + 0.1 * jnp.log(jnp.maximum(1.0, n)))[..., None, None]
             q = q * scaling
         if hasattr(self, "time"):
-            periods = fourier_periods(c.time_frequencies, c.time_max_microturns)
-            cos, sin = fourier_features(microturn, periods)
+            cos, sin = phase
             ab = dot(x, self.time[...]).reshape(b, s, c.num_heads, 2, c.time_frequencies)
             a_, b_ = ab[..., 0, :], ab[..., 1, :]
             cos, sin = cos[:, :, None], sin[:, :, None]
@@ -136,58 +136,111 @@ class Attention(nnx.Module):
             r = dot(x, self.rel[...]).reshape(b, s, c.num_heads, c.bias_rank)
             if scaling is not None:
                 r = r * scaling
-            rel = dot(r, self.bank[...].T).swapaxes(1, 2)
+            # Turned round here, where it is small: toeplitz() wants the farthest first.
+            rel = dot(r, self.bank[..., ::-1].T).swapaxes(1, 2)
         return q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), rel, (k_hist, v_hist)
 
     def merge(self, o: Float[Array, "B H S d"]) -> Float[Array, "B S D"]:
         b, h, s, d = o.shape
         return dot(o.swapaxes(1, 2).reshape(b, s, h * d), self.out[...])
 
-    def __call__(self, x, position, microturn, segment):
-        """Training: x [B,S,D] of packed rows; segment 0 is padding. Rows start their sessions on
-        kv_block boundaries."""
-        q, k, v, rel, _ = self.project(x, position, microturn)
-        return self.merge(attend_rows(q, k, v, rel, position, segment, self.span))
+    def __call__(self, x, position, phase, hidden):
+        """Training: x [B,S,D] of packed rows, which start their sessions on kv_block boundaries;
+        `hidden` of `row_masks`."""
+        q, k, v, rel, _ = self.project(x, position, phase)
+        return self.merge(attend_rows(q, k, v, rel, hidden, self.span))
 
 
-def attend_rows(q, k, v, rel, position, segment, span: Span):
-    """Attention over packed rows. q [B,H,S,E], k [B,K,S,E], v [B,K,S,d], rel [B,H,S,extent] ->
-    [B,H,S,d].
+def time_phase(c: ModelConfig, microturn: Int[Array, "B S"]) -> tuple[Array, Array]:
+    """cos, sin [B,S,F] of the micro-turn, for every layer's time features.
+
+    Held in memory: XLA would take each cosine anew in every fusion that reads it.
+    """
+    periods = fourier_periods(c.time_frequencies, c.time_max_microturns)
+    return jax.lax.optimization_barrier(fourier_features(microturn, periods))
+
+
+def is_near(span: Span, length: int) -> bool:
+    return span.reach < FAR_BLOCK and length % NEAR_BLOCK == 0
+
+
+def far_blocks(span: Span, length: int) -> list[tuple[int, int, int]]:
+    """(first key, first query, end of both) of each block of queries."""
+    block = math.gcd(length, FAR_BLOCK)
+    back = -(-span.reach // block) * block
+    return [(max(0, start - back), start, start + block) for start in range(0, length, block)]
+
+
+def row_masks(
+    position: Int[Array, "B S"], segment: Int[Array, "B S"], span: Span
+) -> list[Float[Array, "b Q T"]]:
+    """What `attend_rows` adds to the scores of each block of queries: 0 where the key is seen, else
+    MASKED. Segment 0 is padding. Layers of one span share it, held in memory: integer comparisons
+    for every head in every fusion cost more than reading it."""
+    s = position.shape[1]
+    if is_near(span, s):
+        n, steps = s // NEAR_BLOCK, -(-span.reach // NEAR_BLOCK)
+        qp, qs = (x.reshape(-1, NEAR_BLOCK) for x in (position, segment))
+        kp = _with_history(qp, n, steps, 1, 0)
+        ks = _with_history(qs, n, steps, 1, -1)
+        out = [_mask(qp, kp, qs, ks, span)]
+    else:
+        out = [
+            _mask(
+                position[:, start:end],
+                position[:, low:end],
+                segment[:, start:end],
+                segment[:, low:end],
+                span,
+            )
+            for low, start, end in far_blocks(span, s)
+        ]
+    return jax.lax.optimization_barrier(out)
+
+
+def _mask(q_position, k_position, q_segment, k_segment, span: Span) -> Float[Array, "*b Q T"]:
+    visible = span.visible(q_position[..., :, None], k_position[..., None, :])
+    return additive(visible & (q_segment[..., :, None] == k_segment[..., None, :]))
+
+
+def additive(visible: Bool[Array, "*b"]) -> Float[Array, "*b"]:
+    return jnp.where(visible, 0.0, MASKED)
+
+
+def attend_rows(q, k, v, rel, hidden, span: Span):
+    """Attention over packed rows. q [B,H,S,E], k [B,K,S,E], v [B,K,S,d], rel [B,H,S,extent],
+    `hidden` of `row_masks` -> [B,H,S,d].
 
     Queries go in blocks, which see the keys from `reach` before them to their own end; nothing else
     is computed. Short reaches are one batched product over all blocks; long ones a loop whose key
     ranges grow to the reach.
     """
     s = q.shape[2]
-    if span.reach < FAR_BLOCK and s % NEAR_BLOCK == 0:
-        return _attend_near(q, k, v, rel, position, segment, span, NEAR_BLOCK)
-    block = math.gcd(s, FAR_BLOCK)
-    back = -(-span.reach // block) * block
+    if is_near(span, s):
+        return _attend_near(q, k, v, rel, hidden[0], span, NEAR_BLOCK)
     out = []
-    for start in range(0, s, block):
-        low, high = max(0, start - back), start + block
-        mask = _mask(
-            position[:, start:high],
-            position[:, low:high],
-            segment[:, start:high],
-            segment[:, low:high],
-            span,
-        )
-        bias = None if rel is None else toeplitz(rel[:, :, start:high], start - low)
+    for (low, start, end), mask in zip(far_blocks(span, s), hidden, strict=True):
+        bias = None if rel is None else toeplitz(rel[:, :, start:end], start - low)
         out.append(
             attend(
-                q[:, :, start:high], k[:, :, low:high], v[:, :, low:high].swapaxes(2, 3), bias, mask
+                q[:, :, start:end], k[:, :, low:end], v[:, :, low:end].swapaxes(2, 3), bias, mask
             )
         )
     return jnp.concatenate(out, axis=2)
 
 
-def _mask(q_position, k_position, q_segment, k_segment, span: Span) -> Bool[Array, "*b Q T"]:
-    visible = span.visible(q_position[..., :, None], k_position[..., None, :])
-    return visible & (q_segment[..., :, None] == k_segment[..., None, :])
+def _with_history(x, n: int, steps: int, axis: int, fill):
+    """[B * n, ...] -> the `steps` blocks before beside each of n, along `axis`."""
+    x = x.reshape((-1, n) + x.shape[1:])
+    past = [
+        jnp.concatenate([jnp.full_like(x[:, : min(i, n)], fill), x[:, : max(n - i, 0)]], axis=1)
+        for i in range(steps, 0, -1)
+    ]
+    x = jnp.concatenate([*past, x], axis=axis + 1)
+    return x.reshape((-1,) + x.shape[2:])
 
 
-def _attend_near(q, k, v, rel, position, segment, span: Span, block: int):
+def _attend_near(q, k, v, rel, mask, span: Span, block: int):
     """Every block of queries beside the blocks of keys within its reach and its own, as one
     batch."""
     b, h, s, _ = q.shape
@@ -197,29 +250,19 @@ def _attend_near(q, k, v, rel, position, segment, span: Span, block: int):
         x = x.reshape(b, x.shape[1], n, block, x.shape[3]).swapaxes(1, 2)
         return x.reshape(b * n, x.shape[2], block, x.shape[4])
 
-    def with_history(x, axis, fill):  # [B * n, ...] -> the blocks before beside each, along `axis`
-        x = x.reshape((b, n) + x.shape[1:])
-        past = [
-            jnp.concatenate([jnp.full_like(x[:, : min(i, n)], fill), x[:, : max(n - i, 0)]], axis=1)
-            for i in range(steps, 0, -1)
-        ]
-        x = jnp.concatenate([*past, x], axis=axis + 1)
-        return x.reshape((b * n,) + x.shape[2:])
-
-    qp, qs = position.reshape(b * n, block), segment.reshape(b * n, block)
-    mask = _mask(qp, with_history(qp, 1, 0), qs, with_history(qs, 1, -1), span)
-    values = with_history(blocks(v).swapaxes(2, 3), 3, 0)
+    keys = _with_history(blocks(k), n, steps, 2, 0)
+    values = _with_history(blocks(v).swapaxes(2, 3), n, steps, 3, 0)
     bias = None if rel is None else toeplitz(blocks(rel), steps * block)
-    o = attend(blocks(q), with_history(blocks(k), 2, 0), values, bias, mask)
+    o = attend(blocks(q), keys, values, bias, mask)
     return o.reshape(b, n, h, block, -1).swapaxes(1, 2).reshape(b, h, s, -1)
 
 
 def attend(
     q: Float[Array, "B H Q E"], k: Float[Array, "B K T E"], v_t: Float[Array, "B K d T"],
-    bias: Float[Array, "B H Q T"] | None, mask: Bool[Array, "B Q T"],
+    bias: Float[Array, "B H Q T"] | None, hidden: Float[Array, "B Q T"],
 ) -> Float[Array, "B H Q d"]:  # fmt: skip
-    """Softmax attention of grouped queries; v is stored transposed. Fully masked rows give
-    zeros."""
+    """Softmax attention of grouped queries; v is stored transposed. `hidden` is 0 or MASKED; rows
+    that see nothing give zeros."""
     b, h, n, e = q.shape
     kv = k.shape[1]
     g = h // kv
@@ -227,25 +270,25 @@ def attend(
     scores = scores.reshape(b, kv, g, n, -1)
     if bias is not None:
         scores = scores + bias.reshape(b, kv, g, n, -1)
-    scores = jnp.where(mask[:, None, None], scores, MASKED)
+    scores = scores + hidden[:, None, None]
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-    p = jnp.where(mask[:, None, None], jnp.exp(scores - jnp.maximum(top, MASKED / 2)), 0.0)
+    p = jnp.exp(scores - jnp.maximum(top, MASKED / 2))  # 0 where hidden, whatever the row
     total = jnp.sum(p, axis=-1)
     o = jax.lax.dot_general(p.reshape(b, kv, g * n, -1), v_t, (((3,), (3,)), ((0, 1), (0, 1))))
     o = o.reshape(b, h, n, -1)
-    return o / jnp.maximum(total, 1e-30).reshape(b, h, n, 1)
+    return o / jnp.maximum(total, 0.5).reshape(b, h, n, 1)  # 1 at least, or 0
 
 
 def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T"]:
     """Bias rows by distance -> bias by key, for the T = before + Q keys that end with the queries'
     own.
 
-    out[q, t] = rel[q, before + q - t] where 0 <= before + q - t < N, else 0 (keys to come too:
-    they are masked elsewhere).
+    out[q, t] = rel[q, N - 1 - (before + q - t)] where 0 <= before + q - t < N, else 0 (keys to come
+    too: they are masked elsewhere).
     By padding and reshaping alone: a gather would be a scatter in the backward pass.
     """
     b, h, n, extent = rel.shape
-    x = jnp.pad(rel[..., ::-1], ((0, 0), (0, 0), (0, 0), (0, n)))
+    x = jnp.pad(rel, ((0, 0), (0, 0), (0, 0), (0, n)))
     x = x.reshape(b, h, n * (extent + n))[..., : n * (extent + n - 1)]
     x = x.reshape(b, h, n, extent + n - 1)  # key column c stands for distance extent - 1 + q - c
     shift = before - (extent - 1)
@@ -257,9 +300,10 @@ def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T
 def gathered_bias(
     rel: Float[Array, "B H Q N"], distance: Int[Array, "B Q T"]
 ) -> Float[Array, "B H Q T"]:
-    """Bias rows by distance -> bias by key, for keys in any order (a ring buffer)."""
+    """Bias rows by distance, the farthest first -> bias by key, for keys in any order (a ring
+    buffer)."""
     extent = rel.shape[-1]
-    index = jnp.clip(distance, 0, extent - 1)[:, None]
+    index = jnp.clip(extent - 1 - distance, 0, extent - 1)[:, None]
     bias = jnp.take_along_axis(
         rel, jnp.broadcast_to(index, rel.shape[:2] + index.shape[2:]), axis=-1
     )

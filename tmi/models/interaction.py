@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from tmi import streams
 from tmi.config import Config
 from tmi.microturn import NUM_STREAMS, Stream
+from tmi.models.attention import time_phase
 from tmi.models.cache import KVCache, ring_positions, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
 from tmi.models.heads import FlowHead, HearingHead, Unembed
@@ -94,6 +95,7 @@ class InteractionModel(nnx.Module):
         padding."""
         n = x.shape[1]
         position = cache.length[:, None] + jnp.arange(n, dtype=jnp.int32)
+        phase = time_phase(self.transformer.config, microturn)
         layers = []
         rings: dict[int, tuple[Array, Array]] = {}
         for block, layer in zip(self.transformer.layers, cache.layers, strict=True):
@@ -103,7 +105,7 @@ class InteractionModel(nnx.Module):
                     ring_slots(cache.length, n, size),
                     ring_positions(cache.length, count, n, size),
                 )
-            x, layer = block.append(x, position, microturn, count, *rings[size], layer)
+            x, layer = block.append(x, position, phase, count, *rings[size], layer)
             layers.append(layer)
         return self.transformer.final_norm(x), KVCache(cache.length + count, tuple(layers))
 

@@ -11,7 +11,15 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config, ModelConfig
-from tmi.models.attention import Attention, Span, attend, gathered_bias
+from tmi.models.attention import (
+    Attention,
+    Span,
+    additive,
+    attend,
+    gathered_bias,
+    row_masks,
+    time_phase,
+)
 from tmi.models.cache import LayerCache, append_kv
 from tmi.models.layers import MLP, RMSNorm, ShortConv, next_conv_state
 from tmi.models.moe import MoE
@@ -46,14 +54,14 @@ class Block(nnx.Module):
         y, count = self.mlp(x.reshape(b * s, d), valid.reshape(b * s))
         return y.reshape(b, s, d), count
 
-    def __call__(self, x, position, microturn, segment):
-        """Training, packed rows. x [B,S,D] -> (x, expert counts [E] or None)."""
-        a = self.attention(self.attention_norm(x), position, microturn, segment)
+    def __call__(self, x, position, phase, hidden, valid):
+        """Training, packed rows. x [B,S,D], valid [B,S] -> (x, expert counts [E] or None)."""
+        a = self.attention(self.attention_norm(x), position, phase, hidden)
         x = x + self.attention_conv(a, position)[0]
-        y, count = self.feed_forward(self.mlp_norm(x), (segment > 0).astype(jnp.float32))
+        y, count = self.feed_forward(self.mlp_norm(x), valid)
         return x + self.mlp_conv(y, position)[0], count
 
-    def append(self, x, position, microturn, count, slots, key_position, cache: LayerCache):
+    def append(self, x, position, phase, count, slots, key_position, cache: LayerCache):
         """Decoding: x [B,N,D] of `count` [B] valid positions goes behind the cached ones (write KV,
         then attend).
 
@@ -64,10 +72,10 @@ class Block(nnx.Module):
         width = att.c.conv_width
         h = self.attention_norm(x)
         q, k, v, rel, (k_hist, v_hist) = att.project(
-            h, position, microturn, (cache.k_conv, cache.v_conv)
+            h, position, phase, (cache.k_conv, cache.v_conv)
         )
         keys, values = append_kv(cache, k, v, slots)
-        mask = (
+        visible = (
             att.span.visible(position[:, :, None], key_position[:, None])
             & (key_position >= 0)[:, None]
         )
@@ -76,7 +84,7 @@ class Block(nnx.Module):
             if rel is None
             else gathered_bias(rel, position[:, :, None] - key_position[:, None])
         )
-        a = att.merge(attend(q, keys, values, bias, mask))
+        a = att.merge(attend(q, keys, values, bias, additive(visible)))
         a, a_hist = self.attention_conv(a, position, cache.attention_conv)
         x = x + a
         valid = jnp.arange(x.shape[1])[None] < count[:, None]
@@ -107,6 +115,7 @@ class Transformer(nnx.Module):
         m = config.model
         self.hearing_layer = m.hearing_layer
         keys = jax.random.split(key, m.num_layers)
+        self.config = m
         self.remat = config.train.remat
         self.layers = nnx.List(
             [
@@ -121,13 +130,19 @@ class Transformer(nnx.Module):
         segment: Int[Array, "B S"],
     ) -> TransformerOutput:  # fmt: skip
         counts, heard = [], None
+        valid = (segment > 0).astype(jnp.float32)
+        phase = time_phase(self.config, microturn)
+        masks = {
+            span: row_masks(position, segment, span)
+            for span in {layer.attention.span for layer in self.layers}
+        }
         for i, layer in enumerate(self.layers, start=1):
-            step = (
-                jax.checkpoint(lambda layer, x: layer(x, position, microturn, segment))
-                if self.remat
-                else (lambda layer, x: layer(x, position, microturn, segment))
-            )
-            x, count = step(layer, x)
+            hidden = masks[layer.attention.span]
+
+            def step(layer, x, hidden=hidden):
+                return layer(x, position, phase, hidden, valid)
+
+            x, count = (jax.checkpoint(step) if self.remat else step)(layer, x)
             if count is not None:
                 counts.append(count)
             if i == self.hearing_layer:
