@@ -25,7 +25,9 @@ from tmi.models.layers import (
     Param,
     RMSNorm,
     ShortConv,
+    contract,
     dot,
+    dots,
     fourier_features,
     fourier_periods,
     weight,
@@ -101,10 +103,24 @@ class Attention(nnx.Module):
         k.
         """
         c = self.c
-        b, s, _ = x.shape
-        q = self.q_norm(dot(x, self.q[...]).reshape(b, s, c.num_heads, c.head_dim)) / c.head_dim
-        k, k_hist = self.k_conv(dot(x, self.k[...]), position, states[0])
-        v, v_hist = self.v_conv(dot(x, self.v[...]), position, states[1])
+        b, s, d = x.shape
+        weights = {"q": self.q[...], "k": self.k[...], "v": self.v[...]}
+        if hasattr(self, "rel"):
+            # The bank is applied to the weights, where it is small. The farthest distance first, as
+            # toeplitz() wants it.
+            rel = self.rel[...].reshape(c.num_heads, c.bias_rank, d)
+            rel = jnp.einsum("rn,hrd->hnd", self.bank[..., ::-1], rel)
+            weights["rel"] = rel.reshape(-1, d)
+        for name in ("time", "time_key"):
+            if hasattr(self, name):
+                ab = getattr(self, name)[...].reshape(-1, 2, c.time_frequencies, d)
+                weights[name + " a"] = ab[:, 0].reshape(-1, d)
+                weights[name + " b"] = ab[:, 1].reshape(-1, d)
+        y = dict(zip(weights, dots(x, *weights.values()), strict=True))
+
+        q = self.q_norm(y["q"].reshape(b, s, c.num_heads, c.head_dim)) / c.head_dim
+        k, k_hist = self.k_conv(y["k"], position, states[0])
+        v, v_hist = self.v_conv(y["v"], position, states[1])
         k = self.k_norm(k.reshape(b, s, c.num_kv_heads, c.head_dim))
         v = v.reshape(b, s, c.num_kv_heads, c.head_dim)
         scaling = None
@@ -113,32 +129,31 @@ class Attention(nnx.Module):
             scaling = (1 + 0.1 * jnp.log(jnp.maximum(1.0, n)))[..., None, None]
             q = q * scaling
         if hasattr(self, "time"):
-            cos, sin = phase
-            ab = dot(x, self.time[...]).reshape(b, s, c.num_heads, 2, c.time_frequencies)
-            a_, b_ = ab[..., 0, :], ab[..., 1, :]
-            cos, sin = cos[:, :, None], sin[:, :, None]
-            here = jnp.concatenate([cos, sin], axis=-1)
+            here = jnp.concatenate(phase, axis=-1)[:, :, None]
+
+            def turned(name, heads, sign):
+                """The two features of each head, computed on whole rows: see time_phase."""
+                cos, sin = (jnp.tile(x, heads) for x in phase)
+                a_, b_ = y[name + " a"], sign * y[name + " b"]
+                rows = jax.lax.optimization_barrier((a_ * cos + b_ * sin, a_ * sin - b_ * cos))
+                return [r.reshape(b, s, heads, c.time_frequencies) for r in rows]
 
             def along(heads):
                 return jnp.broadcast_to(here, (b, s, heads, here.shape[-1]))
 
-            q_parts = [q, a_ * cos + b_ * sin, a_ * sin - b_ * cos]
+            q_parts = [q, *turned("time", c.num_heads, 1)]
             k_parts = [k, along(c.num_kv_heads)]
             if hasattr(self, "time_key"):
-                ab = dot(x, self.time_key[...])
-                ab = ab.reshape(b, s, c.num_kv_heads, 2, c.time_frequencies)
-                a_, b_ = ab[..., 0, :], ab[..., 1, :]
                 q_parts.append(along(c.num_heads))
-                k_parts += [a_ * cos - b_ * sin, a_ * sin + b_ * cos]
+                k_parts += turned("time_key", c.num_kv_heads, -1)
             q, k = jnp.concatenate(q_parts, axis=-1), jnp.concatenate(k_parts, axis=-1)
         rel = None
         if hasattr(self, "rel"):
-            r = dot(x, self.rel[...]).reshape(b, s, c.num_heads, c.bias_rank)
-            if scaling is not None:
-                r = r * scaling
-            # Turned round here, where it is small: toeplitz() wants the farthest first.
-            rel = dot(r, self.bank[..., ::-1].T).swapaxes(1, 2)
-        return q.swapaxes(1, 2), k.swapaxes(1, 2), v.swapaxes(1, 2), rel, (k_hist, v_hist)
+            rel = y["rel"].reshape(b, s, c.num_heads, c.bias_extent)
+            rel = rel if scaling is None else rel * scaling
+        if rel is not None:
+            rel = heads_first(rel)
+        return heads_first(q), heads_first(k), heads_first(v), rel, (k_hist, v_hist)
 
     def merge(self, o: Float[Array, "B H S d"]) -> Float[Array, "B S D"]:
         b, h, s, d = o.shape
@@ -149,6 +164,11 @@ class Attention(nnx.Module):
         `hidden` of `row_masks`."""
         q, k, v, rel, _ = self.project(x, position, phase)
         return self.merge(attend_rows(q, k, v, rel, hidden, self.span))
+
+
+def heads_first(x: Float[Array, "B S H e"]) -> Float[Array, "B H S e"]:
+    """A copy of its own, both ways: a fusion that computes across it is slow."""
+    return jax.lax.optimization_barrier(x).swapaxes(1, 2)
 
 
 def time_phase(c: ModelConfig, microturn: Int[Array, "B S"]) -> tuple[Array, Array]:
@@ -266,7 +286,7 @@ def attend(
     b, h, n, e = q.shape
     kv = k.shape[1]
     g = h // kv
-    scores = jax.lax.dot_general(q.reshape(b, kv, g * n, e), k, (((3,), (3,)), ((0, 1), (0, 1))))
+    scores = contract(q.reshape(b, kv, g * n, e), k)
     scores = scores.reshape(b, kv, g, n, -1)
     if bias is not None:
         scores = scores + bias.reshape(b, kv, g, n, -1)
@@ -274,8 +294,7 @@ def attend(
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     p = jnp.exp(scores - jnp.maximum(top, MASKED / 2))  # 0 where hidden, whatever the row
     total = jnp.sum(p, axis=-1)
-    o = jax.lax.dot_general(p.reshape(b, kv, g * n, -1), v_t, (((3,), (3,)), ((0, 1), (0, 1))))
-    o = o.reshape(b, h, n, -1)
+    o = contract(p.reshape(b, kv, g * n, -1), v_t).reshape(b, h, n, -1)
     return o / jnp.maximum(total, 0.5).reshape(b, h, n, 1)  # 1 at least, or 0
 
 

@@ -8,6 +8,8 @@ mlp, E experts, V vocabulary, C mel bins, L layers.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 
 import jax
@@ -24,11 +26,84 @@ class Balance(nnx.Variable):
     """A router's loss-free balancing bias: moved by the trainer's rule, never by a gradient."""
 
 
+@jax.custom_vjp
 def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]:
     """x w^T, both contracted on their last axis."""
     return jax.lax.dot_general(
         x, w, (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=jnp.float32
     )
+
+
+def _dot_fwd(x, w):
+    return dot(x, w), (x, w)
+
+
+def _dot_bwd(saved, g):
+    x, w = saved
+    dx = jax.lax.dot_general(g, w, (((g.ndim - 1,), (0,)), ((), ())))
+    return dx, transposed_product(x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1]))
+
+
+dot.defvjp(_dot_fwd, _dot_bwd)
+
+
+def transposed_product(x: Float[Array, "*n r i"], g: Float[Array, "*n r o"]):
+    """g^T x [*n, o, i]. On CPU XLA makes a transposed copy of such a product's first operand, in
+    the midst of whatever computes it: slow, so that is the smaller one, and it is computed before.
+    The barriers keep XLA from turning the product round again."""
+    n = x.ndim - 2
+    batch = tuple(range(n))
+    dims = (((n,), (n,)), (batch, batch))
+    if g.shape[-1] < x.shape[-1]:
+        g = jax.lax.optimization_barrier(g)
+        return jax.lax.optimization_barrier(jax.lax.dot_general(g, x, dims))
+    y = jax.lax.dot_general(x, g, dims)
+    return jax.lax.optimization_barrier(y).swapaxes(n, n + 1)
+
+
+@jax.custom_vjp
+def contract(x: Float[Array, "*n r i"], y: Float[Array, "*n t i"]) -> Float[Array, "*n r t"]:
+    """x y^T of each pair of matrices, both contracted on their last axis."""
+    n = x.ndim - 2
+    batch = tuple(range(n))
+    return jax.lax.dot_general(x, y, (((n + 1,), (n + 1,)), (batch, batch)))
+
+
+def _contract_fwd(x, y):
+    return contract(x, y), (x, y)
+
+
+def _contract_bwd(saved, g):
+    x, y = saved
+    n = x.ndim - 2
+    batch = tuple(range(n))
+    dx = jax.lax.dot_general(g, y, (((n + 1,), (n,)), (batch, batch)))
+    return dx, transposed_product(x, g)
+
+
+contract.defvjp(_contract_fwd, _contract_bwd)
+
+
+def dots(x: Float[Array, "*b i"], *ws: Float[Array, "_ i"]) -> tuple[Array, ...]:
+    """`dot(x, w)` for each w, as one product: x is read once, and so is its gradient."""
+    return split(dot(x, jnp.concatenate(ws)), tuple(w.shape[0] for w in ws))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def split(y: Float[Array, "*b o"], sizes: tuple[int, ...]) -> tuple[Array, ...]:
+    """Parts of the last axis. (The gradient is one concatenation; XLA's own pads and adds.)"""
+    return tuple(jnp.split(y, list(itertools.accumulate(sizes))[:-1], axis=-1))
+
+
+def _split_fwd(y, sizes):
+    return split(y, sizes), None
+
+
+def _split_bwd(sizes, _, gs):
+    return (jnp.concatenate(gs, axis=-1),)
+
+
+split.defvjp(_split_fwd, _split_bwd)
 
 
 def weight(key: Array, out_size: int, in_size: int, axes: tuple, scale: float = 1.0) -> Param:
@@ -97,7 +172,8 @@ def next_conv_state(
 
 def swiglu(x: Float[Array, "*b d"], gate: Array, up: Array, down: Array) -> Float[Array, "*b d"]:
     """Gated MLP; gate, up `[F, D]`, down `[D, F]`."""
-    return dot(jax.nn.silu(dot(x, gate)) * dot(x, up), down)
+    a, b = dots(x, gate, up)
+    return dot(jax.nn.silu(a) * b, down)
 
 
 class MLP(nnx.Module):

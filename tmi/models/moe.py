@@ -17,7 +17,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tmi.config import ModelConfig
-from tmi.models.layers import Balance, Param, dot, weight
+from tmi.models.layers import Balance, Param, contract, dot, weight
 from tmi_kernels.expert_gemv import expert_gemv
 
 TILE = 128  # rows of one expert that are multiplied together
@@ -115,10 +115,9 @@ def tiled(x, index, weights, gate, up, down):
     pick = jax.nn.one_hot(expert_of_tile, experts, dtype=x.dtype)
 
     xs = dispatch(x, source, dest.reshape(rows, n)).reshape(tiles, TILE, -1)
-    batched = functools.partial(jax.lax.dot_general, dimension_numbers=(((2,), (2,)), ((0,), (0,))))
-    h = jax.nn.silu(batched(xs, tile_weights(gate, pick, expert_of_tile)))
-    h = h * batched(xs, tile_weights(up, pick, expert_of_tile))
-    ys = batched(h, tile_weights(down, pick, expert_of_tile)).reshape(tiles * TILE, -1)
+    h = jax.nn.silu(contract(xs, tile_weights(gate, pick, expert_of_tile)))
+    h = h * contract(xs, tile_weights(up, pick, expert_of_tile))
+    ys = contract(h, tile_weights(down, pick, expert_of_tile)).reshape(tiles * TILE, -1)
     return jnp.sum(collect(ys, source, dest.reshape(rows, n)) * weights[..., None], axis=1)
 
 
