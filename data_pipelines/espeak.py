@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines import timbres
+
 SAMPLE_RATE = 22050  # Hz, what the library renders at
 
 _SYNCHRONOUS = 2
@@ -87,6 +89,15 @@ def variants() -> frozenset[str]:
     return frozenset(p.name for p in (Path(_data_path()) / "voices" / "!v").iterdir())
 
 
+@functools.cache
+def _has_variant(name: str) -> bool:
+    """Whether the library finds variant `name`; a drawn timbre is written down on its first use."""
+    definition = timbres.definition(name)
+    if definition is not None:
+        (Path(_data_path()) / "voices" / "!v" / name).write_text(definition)
+    return definition is not None or name in variants()
+
+
 def synthesise(
     text: str, accent: str, variant: str, *, rate: int, pitch: int, pitch_range: int, seed: int = 0
 ) -> tuple[np.ndarray, list[tuple[int, int]]]:
@@ -95,7 +106,7 @@ def synthesise(
     Args:
       text: what to say; must hold at least one letter or digit to sound.
       accent: an English language file of espeak-ng, e.g. "en-us" or "en-gb-scotland".
-      variant: a name from `variants()`.
+      variant: a name from `variants()` or `timbres.names()`.
       rate: words a minute, 80 to 450.
       pitch: 0 to 99, 50 is the variant's own.
       pitch_range: 0 (monotone) to 99, 50 is the variant's own.
@@ -130,7 +141,7 @@ def synthesise(
             if library.espeak_Initialize(_SYNCHRONOUS, _BUFFER_MS, path, _DONT_EXIT) != SAMPLE_RATE:
                 raise RuntimeError(f"espeak-ng does not start with its data at {path.decode()}")
             library.espeak_SetSynthCallback(callback)
-            if variant not in variants() or library.espeak_SetVoiceByName(name) != 0:
+            if not _has_variant(variant) or library.espeak_SetVoiceByName(name) != 0:
                 raise ValueError(f"espeak-ng has no voice {accent!r} with variant {variant!r}")
             # Two sources of noise: espeak-ng's own and, for some variants, the C library's.
             library.espeak_ng_SetRandSeed(ctypes.c_long(seed + 1))

@@ -22,6 +22,7 @@ from tmi.microturn import Layout
 
 EARLY_S = 0.05  # a timed utterance may start this much before its trigger
 HEARD_S = 0.15  # of an interruption, before the model falls silent
+LATE_YIELDS = (0,) * 16 + (1, 1, 1, 2)  # micro-turns
 FADE_S = 0.02
 PAUSE_S = 0.5  # silences within a turn from this length on count as pauses
 GRACE_S = 1.0  # after an expected utterance, until speech is a false alarm
@@ -150,8 +151,12 @@ class Session:
         return self.lay.output_interval(self.lay.microturn_reading(heard_s) + 1)[0]
 
     def yield_time(self, interrupted_s: float) -> float:
-        """When the model falls silent: the first output that follows HEARD_S of an interruption."""
-        return self.grid(interrupted_s + HEARD_S)
+        """When the model falls silent: the first output that follows HEARD_S of an interruption.
+
+        In training sometimes later: a model that missed the moment has to know how to stop still.
+        """
+        late = self.choice(LATE_YIELDS) if self.split == "train" else 0
+        return self.grid(interrupted_s + HEARD_S + late * self.lay.seconds)
 
     # -- the user's side -----------------------------------------------------------------------
 

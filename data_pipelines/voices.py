@@ -11,6 +11,8 @@ import hashlib
 
 import numpy as np
 
+from data_pipelines import timbres
+
 SPLITS = ("train", "dev", "eval")
 
 ACCENTS = (
@@ -37,6 +39,7 @@ _FAMILIES = (
     "rob", "robert", "robosoft robosoft2 robosoft3 robosoft4 robosoft5 robosoft7", "sandro",
     "steph steph2 steph3", "victor", "whisper",
 )  # fmt: skip
+DRAWN_SHARE = 0.75  # of the train split's speakers: a timbre made at random
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +86,26 @@ def _split_of(family: str) -> str:
 
 @functools.cache
 def voice_pool(split: str) -> tuple[tuple[str, str], ...]:
-    """All (accent, variant) of a split; no variant, nor one of its family, is in two splits.
+    """All (accent, variant) of a split; no variant, nor one of its family, is in two splits. The
+    drawn timbres are the train split's.
 
     Raises:
       ValueError: unknown split.
     """
     check_split(split)
     variants = [v for f in _FAMILIES if _split_of(f) == split for v in f.split()]
+    if split == "train":
+        variants += timbres.names()
     return tuple((a, v.replace("_", " ")) for a in ACCENTS for v in variants)
+
+
+@functools.cache
+def _pools(split: str) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """The split's voices: those the library brings, and those of drawn timbres."""
+    drawn = [[], []]
+    for voice in voice_pool(split):
+        drawn[timbres.definition(voice[1]) is not None].append(voice)
+    return tuple(map(tuple, drawn))
 
 
 def check_split(split: str) -> None:
@@ -101,7 +116,8 @@ def check_split(split: str) -> None:
 
 def sample_voice(rng: np.random.Generator, split: str) -> UserVoice:
     """Draws a speaker of `split`; the same rng state gives the same speaker."""
-    pool = voice_pool(split)
+    brought, drawn = _pools(split)
+    pool = drawn if drawn and rng.random() < DRAWN_SHARE else brought
     accent, variant = pool[rng.integers(len(pool))]
     return UserVoice(
         accent=accent,

@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     c.name = "nano"
     c.model.expert_width = 80  # 96 would be 5.7M parameters
     c.model.hearing_layer = 4  # of 6: the global layer at the end reads what was said
+    c.model.waiting_bins = 48
     c.model.router_bias_rate = 5e-3
 
     d = c.data
@@ -34,9 +35,9 @@ def get_config() -> ConfigDict:
     d.audio_slots, d.video_slots, d.speech_slots = 1024, 512, 320
     # Times and cues are learnt last, counting what is seen first.
     d.skill_weights = (
-        ("answer", 2.4), ("charades", 0.9), ("cuespeak", 3.2), ("interruption", 2.4),
-        ("overlap", 1.8), ("refusal", 1.4), ("repcount", 0.7), ("timespeak", 5.5),
-        ("translation", 1.5), ("typed", 1.8), ("watch", 2.2),
+        ("answer", 3.2), ("charades", 0.8), ("cuespeak", 2.6), ("interruption", 3.0),
+        ("overlap", 1.8), ("refusal", 1.4), ("repcount", 0.6), ("timespeak", 6.0),
+        ("translation", 1.4), ("typed", 1.2), ("watch", 2.2),
     )  # fmt: skip
     d.corpus, d.dev_corpus = "build/corpus/train", "build/corpus/dev"
 

@@ -112,6 +112,7 @@ class ModelConfig:
     hearing_layer: int = (
         0  # after so many layers what is said and seen is read off (a loss); 0: off
     )
+    waiting_bins: int = 0  # classes of the time until it next speaks, a loss; 0: off
     log_scaling_floor: int = 0  # 0: off; published global layers: 128000
     conv_width: int = 4
     logit_divisor: float = 1.0  # muP; published: 16
@@ -175,6 +176,7 @@ class TrainConfig:
     text_weight: float = 1.0
     speech_weight: float = 0.5
     hearing_weight: float = 0.5  # of what is said and seen, where model.hearing_layer > 0
+    waiting_weight: float = 0.2  # of the time until it speaks, where model.waiting_bins > 0
     eom_weight: float = 0.3  # of the END of a silent micro-turn: most of all targets
     log_every: int = 10
     eval_every: int = 200
@@ -237,7 +239,7 @@ _SHARES = frozenset({
 _ZERO_ACCEPTED = frozenset({
     "speech.fmin", "speech.griffin_lim_iters", "speech.look_ahead", "model.num_dense_layers",
     "model.num_shared_experts", "model.time_frequencies", "model.log_scaling_floor",
-    "model.hearing_layer", "train.hearing_weight",
+    "model.hearing_layer", "model.waiting_bins", "train.hearing_weight", "train.waiting_weight",
     "model.router_bias_rate", "flow.t_std", "flow.context_noise", "flow.silence_weight",
     "flow.temperature", "data.video_slots", "data.speech_slots", "data.seed", "data.num_threads",
     "data.prefetch", "optimizer.muon_learning_rate", "optimizer.adam_learning_rate",

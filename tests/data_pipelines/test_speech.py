@@ -10,7 +10,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import alignment, rooms, speech, voices
+from data_pipelines import alignment, rooms, skills, speech, timbres, voices
 from data_pipelines.speech import SAMPLE_RATE, Speech
 from data_pipelines.voice_bank import VoiceBank, phrase_key
 from data_pipelines.voices import SPLITS, UserVoice
@@ -82,7 +82,8 @@ def test_splits_share_no_variant():
 
 def test_every_variant_of_the_pools_speaks():
     for split in SPLITS:
-        for variant in sorted({variant for _, variant in voices.voice_pool(split)}):
+        every = {variant for _, variant in voices.voice_pool(split)}
+        for variant in sorted(every - set(timbres.names()[20:])):
             assert speech.render_user("red", UserVoice(variant=variant)).duration_s > 0.08
 
 
@@ -119,6 +120,25 @@ def test_the_model_says_the_same_from_engine_disk_and_memory(engine, tmp_path, m
     active = alignment.loudness(first.wave)
     level = 20 * np.log10(np.sqrt(np.mean(active[active > 0.1 * active.max()] ** 2)))
     assert level == pytest.approx(speech.MODEL_LEVEL_DB, abs=0.2)
+
+
+def test_the_models_voice_does_not_tell_what_it_will_say(engine):
+    """Where phrases begin alike, their sound is alike until the micro-turn whose text parts them:
+    else the model could read its answer off its own voice."""
+    following: dict[str, dict[str, str]] = {}
+    for phrase in skills.model_texts(skills.SKILLS):
+        words = phrase.split()
+        for n in range(1, len(words)):
+            following.setdefault(" ".join(words[:n]), {})[words[n]] = phrase
+    parting = {prefix: list(p.values())[:2] for prefix, p in following.items() if len(p) > 1}
+    assert "the answer is" in parting
+    for prefix, pair in parting.items():
+        a, b = map(engine.model, pair)
+        n = len(prefix.split())
+        parted = min(a.words[n][1], b.words[n][1])
+        if parted >= 0.2:
+            same = int((parted - 0.05) * SAMPLE_RATE)
+            np.testing.assert_array_equal(a.wave[:same], b.wave[:same], err_msg=prefix)
 
 
 def test_alignment_finds_words_of_other_voices():

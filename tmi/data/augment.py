@@ -1,5 +1,5 @@
-"""On-line variation of the user's sound: band limit, coloured noise, level; and of its dMel bins:
-vocal-tract length.
+"""On-line variation of the user's sound: band limit, equaliser, coloured noise, level; and of its
+dMel bins: vocal-tract length.
 
 The generator in reach decides everything, so a session sounds the same whenever the same epoch of
 the same seed is drawn again. Rooms and recorded noise belong to the corpus, whose splits own them.
@@ -18,7 +18,9 @@ SNR_DB = (15.0, 40.0)  # of the added noise, against the loudest tenth of the se
 NOISE_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE = 0.5, 0.3, 0.3  # of the sessions
 LOW_PASS_HZ = (3000.0, 7500.0)
 HIGH_PASS_HZ = (50.0, 300.0)
-MAX_WARP = 0.06  # of the logarithm of the channel's index
+EQUALISER_SHARE = 0.5  # of the sessions
+EQUALISER_HZ, EQUALISER_DB, EQUALISER_PEAKS = (120.0, 5000.0), 9.0, 3
+MAX_WARP = 0.08  # of the logarithm of the channel's index
 QUIET_RMS = 0.02  # stands for the speech level of a session without speech
 
 
@@ -27,6 +29,8 @@ def augment(wave: np.ndarray, rng: np.random.Generator, sample_rate: int = 16_00
     if not len(wave):
         return wave
     wave = _band_limit(wave, rng, sample_rate)
+    if rng.random() < EQUALISER_SHARE:
+        wave = _equalise(wave, rng, sample_rate)
     if rng.random() < NOISE_SHARE:
         snr_db = rng.uniform(*SNR_DB)
         noise = coloured_noise(len(wave), rng, slope=rng.uniform(0.0, 2.0))
@@ -78,6 +82,20 @@ def _band_limit(wave: np.ndarray, rng: np.random.Generator, sample_rate: int) ->
     if rng.random() < HIGH_PASS_SHARE:
         wave = _filter(wave, "highpass", 2, rng.uniform(*HIGH_PASS_HZ), sample_rate)
     return wave
+
+
+def _equalise(wave: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    """Some broad peaks and dips, as of another microphone or mouth (peaking filters of the Audio EQ
+    Cookbook, W3C)."""
+    sections = []
+    for _ in range(EQUALISER_PEAKS):
+        w = 2 * math.pi * math.exp(rng.uniform(*np.log(EQUALISER_HZ))) / sample_rate
+        gain = 10 ** (rng.uniform(-EQUALISER_DB, EQUALISER_DB) / 40)
+        alpha = math.sin(w) / (2 * rng.uniform(0.4, 1.2))
+        b = (1 + alpha * gain, -2 * math.cos(w), 1 - alpha * gain)
+        a = (1 + alpha / gain, -2 * math.cos(w), 1 - alpha / gain)
+        sections.append([x / a[0] for x in b + a])
+    return np.asarray(scipy.signal.sosfilt(np.array(sections, np.float32), wave))
 
 
 def _filter(wave: np.ndarray, kind: str, order: int, hz: float, sample_rate: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
 from tmi.models.layers import Param, RMSNorm, dot, rms_norm, weight
@@ -41,6 +41,25 @@ class HearingHead(nnx.Module):
 
     def __call__(self, h: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
         return rms_norm(dot(rms_norm(h), self.write[...]))
+
+
+class WaitingHead(nnx.Module):
+    """How long until the model next speaks, in classes (`waiting_class`). A target of training: a
+    named time is learnt from every micro-turn of the wait, not from its last alone."""
+
+    def __init__(self, config: Config, key: Array):
+        m = config.model
+        self.write = weight(key, m.waiting_bins, m.width, (None, "embed"))
+
+    def __call__(self, h: Float[Array, "*b D"]) -> Float[Array, "*b W"]:
+        return dot(h, self.write[...])
+
+
+def waiting_class(microturns: Int[Array, "*b"], bins: int) -> Int[Array, "*b"]:
+    """Waits of 0, 1, ... micro-turns as classes: one each up to 8, then 10 % longer each; the last
+    holds all that are longer."""
+    long = 8 + jnp.floor(jnp.log(jnp.maximum(microturns, 8) / 8) / math.log(1.1)).astype(jnp.int32)
+    return jnp.minimum(jnp.where(microturns < 8, microturns, long), bins - 1)
 
 
 class FlowBlock(nnx.Module):

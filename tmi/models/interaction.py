@@ -16,8 +16,11 @@ from tmi.microturn import NUM_STREAMS, Stream
 from tmi.models.attention import time_phase
 from tmi.models.cache import KVCache, ring_positions, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
-from tmi.models.heads import FlowHead, HearingHead, Unembed
+from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
 from tmi.models.transformer import Transformer, TransformerOutput
+
+# Modules that only a loss reads: decoding has no use for them, and a leg may add them anew.
+TRAINING_ONLY = ("hearing", "waiting")
 
 
 class InteractionModel(nnx.Module):
@@ -34,6 +37,8 @@ class InteractionModel(nnx.Module):
         self.flow = FlowHead(config, k[7])
         if config.model.hearing_layer:
             self.hearing = HearingHead(config, k[8])
+        if config.model.waiting_bins:
+            self.waiting = WaitingHead(config, jax.random.fold_in(key, 999))
         self.further = config.streams
         # Keys far from those of the split: all the rest begins as it does without further streams.
         self.streams = nnx.Dict({

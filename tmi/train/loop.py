@@ -20,6 +20,8 @@ from tmi import machine, sharding
 from tmi.config import Config, ConfigError, differing_fields, from_config_dict
 from tmi.data import records
 from tmi.data.pipeline import dev_batches, train_batches
+from tmi.models import tree
+from tmi.models.interaction import TRAINING_ONLY
 from tmi.train import checkpoint, provenance
 from tmi.train.checkpoint import CheckpointError, Checkpoints
 from tmi.train.metrics import DevAverages, TrainingDiverged, Window, Writer
@@ -228,10 +230,14 @@ def init_from_params(
     config: Config, workdir: str | pathlib.Path, shardings: TrainState
 ) -> tuple[TrainState, list[dict]]:
     """A fresh state, optimizer included, around the averaged weights of `workdir`; and its legs.
+    Heads that only a loss reads begin anew if they are not there.
 
     Raises ConfigError if the model there has other parameters or shapes.
     """
     theirs, params, info = checkpoint.read(workdir)
+    anew = tree.init(config, jax.random.key(config.train.seed))
+    anew = {n: x for n, x in anew.items() if n.split(".")[0] in TRAINING_ONLY and n not in params}
+    params = params | anew
     want = sharding.param_shapes(config)
     have = {n: tuple(x.shape) for n, x in params.items()}
     if want != have:

@@ -1,8 +1,11 @@
-"""loss = text cross-entropy + flow matching + what is heard and seen, weighted per position.
+"""loss = text cross-entropy + flow matching + what is heard and seen + the wait until it speaks,
+weighted per position.
 
 What the router needs is a rule, not a loss (step.py). The user's words are asked of a hidden layer,
 one micro-turn after they ended, and what is in view with each frame: a transcript teaches hearing
-from every word, where answers teach it from one word in ten. Decoding has no use for it.
+from every word, where answers teach it from one word in ten. Likewise the time until the model next
+speaks is asked for in each micro-turn, where its words tell one time in a hundred. Decoding has no
+use for either.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
-from tmi.microturn import EOM_ID, MAX_HEARD, Stream
+from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
+from tmi.models.heads import waiting_class
 from tmi.models.interaction import InteractionModel
 
 QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
@@ -29,6 +33,7 @@ class PositionLosses(typing.NamedTuple):
     text: Float[Array, "B S"]
     speech: Float[Array, "B P"]
     heard: Float[Array, "B S"] | None
+    waiting: Float[Array, "B S"] | None
     hit: Float[Array, "B S"]
     counts: Float[Array, "L E"]
 
@@ -55,7 +60,28 @@ def position_losses(
     speech = model.flow.loss(source, batch["speech"], keys[2])
     if heard is not None:
         heard = hearing_loss(model.unembed(model.hearing(heard)), batch["heard"])
-    return PositionLosses(text, speech, heard, hit, counts)
+    waiting = None
+    if config.model.waiting_bins:
+        classes = waiting_class(jnp.maximum(waits(batch), 0), config.model.waiting_bins)
+        one_hot = jax.nn.one_hot(classes, config.model.waiting_bins, dtype=jnp.float32)
+        scores = model.waiting(hidden)
+        waiting = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
+    return PositionLosses(text, speech, heard, waiting, hit, counts)
+
+
+def waits(batch: dict[str, Array]) -> Int[Array, "B S"]:
+    """Micro-turns until the next that has words, at the positions before a micro-turn's output; -1
+    at others, and where the session has no further words."""
+    target, segment = batch["text_target"], batch["segment"]
+    before = (target >= 0) & (batch["stream"] != Stream.TEXT_OUT)
+    begins = before & (target != EOM_ID) & (target != SPEAK_ID)
+    # Sessions follow each other in a row, so the least code to come is the next in time.
+    far = 1 << 20
+    code = segment * far + batch["microturn"]
+    none = jnp.iinfo(jnp.int32).max
+    following = jax.lax.cummin(jnp.where(begins, code, none), axis=1, reverse=True)
+    known = before & (following // far == segment)
+    return jnp.where(known, following - code, -1)
 
 
 def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> Float[Array, "B S"]:
@@ -72,7 +98,7 @@ def loss_fn(
     model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool = True
 ):
     """Scalar loss and (metrics, counts). Each part is a weighted mean over the global batch."""
-    text, speech, heard, hit, counts = position_losses(model, config, batch, key, train)
+    text, speech, heard, waiting, hit, counts = position_losses(model, config, batch, key, train)
     tw, sw = batch["text_weight"], batch["speech_weight"]
     silent = batch["text_target"] == EOM_ID
     text_loss = jnp.sum(text * tw) / jnp.maximum(jnp.sum(tw), 1e-6)
@@ -105,6 +131,10 @@ def loss_fn(
             "loss/hearing": mean(heard, said),
             "loss/seeing": mean(heard, seen),
         }
+    if waiting is not None:
+        waiting = mean(waiting, (waits(batch) >= 0).astype(jnp.float32))
+        total = total + config.train.waiting_weight * waiting
+        metrics |= {"loss": total, "loss/waiting": waiting}
     return total, (metrics, counts)
 
 

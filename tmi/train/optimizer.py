@@ -10,7 +10,9 @@ from optax import contrib
 
 from tmi.config import Config, OptimizerConfig
 
-ADAM_TABLES = ("tokens.table", "tokens.stream", "unembed.table", "dmel.table", "clock.weight")
+ADAM_TABLES = (
+    "tokens.table", "tokens.stream", "unembed.table", "dmel.table", "clock.weight", "waiting.write",
+)  # fmt: skip
 
 
 def uses_muon(name: str, shape: tuple[int, ...]) -> bool:
