@@ -1,7 +1,7 @@
 """How far back is a key? By tokens, by micro-turns, or both: the demo's model under each scheme.
 
-Token distance is the published block's; a micro-turn has as many positions as happened in it, so that
-seconds cannot be read off it. docs/LOG.md holds what came out.
+Token distance is the published block's; a micro-turn has as many positions as happened in it, so
+that seconds cannot be read off it. docs/LOG.md holds what came out.
 
     python -m tmi.train --config=experiments/ablate_position.py:token --workdir=runs/position_token
 """
