@@ -142,6 +142,7 @@ def compile_program(program: Program) -> Compiled:
         size = float(over[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[over[2]] if over else 0
         return Compiled(None, 0, int(size), message.splitlines()[0])
     memory = compiled.memory_analysis()
+    assert memory is not None
     return Compiled(compiled.as_text(), memory.temp_size_in_bytes, 0)
 
 
