@@ -12,6 +12,7 @@ from tests.interop import cases, oracle
 from tests.interop.make_goldens import EXAMPLE, heard
 from tmi.data import records
 from tmi.interop import fields, inkling
+from tmi.interop.stem import stem_plan
 from tmi.media.audio import DMel, from_int16
 
 REASON = oracle.missing()
@@ -123,6 +124,18 @@ def test_every_dmel_bin(capsys):
         wrong = int((ours != theirs).sum())
         say(capsys, f"dMel bins, {name}", f"{wrong} of {theirs.size} differ")
         assert ours.shape == theirs.shape and wrong == 0
+
+
+def test_the_stem_is_planned_alike_for_every_depth(capsys):
+    from transformers.models.inkling.modeling_inkling import plan_out_scales
+
+    for patch in (4, 6, 8, 16, 24, 40, 48):
+        for layers in range(1, 12):
+            grids = plan_out_scales(2, patch, layers, 3).tolist()
+            pairs = zip(grids, grids[1:], strict=False)
+            folds = tuple((b[0] // a[0], b[1] // a[1]) for a, b in pairs)
+            assert stem_plan(layers, patch) == (folds, tuple(g[3] for g in grids[1:-1]))
+    say(capsys, "stem plans", "77 alike")
 
 
 def test_the_shipped_goldens_are_of_these_configs():

@@ -84,7 +84,7 @@ def read(directory: str | pathlib.Path) -> Checkpoint:
                     f"{path}: {have} gives {name} the shape {tuple(x.shape)}; by config.json it "
                     f"is {shapes[name]}"
                 )
-            params[name] = np.ascontiguousarray(x)
+            params[name] = np.asarray(x, order="C")
     carried = {n: found[n] for n in found if n.startswith(CARRIED)}
     return Checkpoint(config, params, raw, carried)
 

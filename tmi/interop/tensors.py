@@ -91,7 +91,7 @@ def write(
         held, size = {}, 0
 
     for name, x in tensors:
-        x = np.ascontiguousarray(x)
+        x = np.asarray(x, order="C")
         if held and size + x.nbytes > shard_bytes:
             flush()
         held[name] = x
