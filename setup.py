@@ -83,8 +83,8 @@ EXTRAS = {
         "libtpu==0.0.50.*; python_version >= '3.12'",
     ],
     # An independent implementation of the backbone, to check against and never to copy from.
-    # Its image processor wants a torchvision that goes with torch; a test is skipped without.
-    "oracle": ["transformers>=5.23", "torch>=2.6", "pillow>=11"],
+    # (Its image processor needs the last two.)
+    "oracle": ["transformers>=5.23", "torch>=2.6", "torchvision>=0.21", "pillow>=11"],
 }
 
 setup(

@@ -1,6 +1,7 @@
 """Live against transformers' Inkling, where the [oracle] extra is installed; otherwise skipped, and
 the reason printed. What it printed when it was last run is docs/oracle.log."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -48,6 +49,18 @@ def test_logits(case, tmp_path, capsys):
     assert found <= TOLERANCE
 
 
+def test_padding_anywhere(tmp_path, capsys):
+    """On the right, and in the middle of a row: all positions, those of padding too."""
+    case = next(c for c in cases.CASES if c.name == "log_scaling")
+    folder, inputs = oracle.make(case, tmp_path), case.inputs()
+    inputs["attention_mask"] = mask = np.ones_like(inputs["input_ids"])
+    mask[0, 25:] = mask[1, 3:20] = mask[1, -2:] = 0
+    theirs = oracle.logits(oracle.load(folder), inputs)
+    found = cases.difference(inkling.read(folder).logits(inputs), theirs)
+    say(capsys, "logits, padding anywhere", f"{found:.1e}", f"{theirs.shape}")
+    assert found <= TOLERANCE
+
+
 @pytest.mark.parametrize("name", ["mixed", "log_scaling", "own_heads"])
 def test_its_own_cached_decoding_is_its_full_forward(name, tmp_path, capsys):
     """Ours: test_goldens.py."""
@@ -82,6 +95,24 @@ def test_what_we_write_is_loaded_and_gives_the_same_logits(tmp_path, capsys):
         f"their own, loaded again: {cases.difference(theirs, before):.1e}")  # fmt: skip
     assert found <= TOLERANCE
     np.testing.assert_array_equal(theirs, before)
+
+
+def test_shards_of_either_are_read_by_the_other(tmp_path, capsys):
+    """With tensors of multi-token prediction, which neither of us uses."""
+    case = next(c for c in cases.CASES if c.name == "own_heads")
+    folder, inputs = oracle.make(case, tmp_path / "one"), case.inputs()
+    model = oracle.load(folder)
+    model.save_pretrained(tmp_path / "theirs", max_shard_size="30KB")
+    found = inkling.read(tmp_path / "theirs")
+    for name, x in inkling.read(folder).params.items():
+        np.testing.assert_array_equal(found.params[name], x)
+    spare = {"model.mtp.layers.0.attn_norm.weight": np.ones(3, np.float32)}
+    inkling.write(tmp_path / "ours", dataclasses.replace(found, carried=spare), 30_000)
+    again = oracle.load(tmp_path / "ours")
+    np.testing.assert_array_equal(oracle.logits(again, inputs), oracle.logits(model, inputs))
+    count = [len(list((tmp_path / d).glob("model-*.safetensors"))) for d in ("theirs", "ours")]
+    say(capsys, "shards", f"{count[0]} of theirs, {count[1]} of ours: the same bits")
+    assert min(count) > 3
 
 
 def test_images_and_sound_through_its_own_processor(tmp_path, capsys):

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tmi.config import Config
 from tmi.interop.tensors import InteropError
 from tmi.models import tree
-from tmi.models.attention import NEAR_BLOCK, attend_rows, row_masks, time_phase
+from tmi.models.attention import NEAR_BLOCK, additive, attend, time_phase, toeplitz
 from tmi.models.interaction import InteractionModel
 from tmi.models.layers import dot
 from tmi.sharding import param_shapes
@@ -109,9 +109,10 @@ def _padded_logits(
     valid: Bool[Array, "B S"],
     size: Int[Array, ""],
 ) -> Float[Array, "B S V"]:
-    """With padding, which the published code does not leave out: a row of it attends to all `size`
-    positions alike, and the convolutions of others read zeros in its place. What is computed for it
-    means nothing, but is what it is there."""
+    """With padding anywhere, which the published code does not leave out: such a row attends to
+    what others would see from its place, or, where that is nothing, to all `size` positions alike;
+    the convolutions of others read zeros in its place. What is computed for it means nothing, but
+    is what it is there."""
     transformer = model.transformer
     b, s, _ = x.shape
     position = jnp.broadcast_to(jnp.arange(s, dtype=jnp.int32), (b, s))
@@ -123,13 +124,15 @@ def _padded_logits(
 
     for block in transformer.layers:
         att = block.attention
-        hidden = row_masks(position, valid.astype(jnp.int32), att.span)
+        visible = att.span.visible(position[:, :, None], position[:, None]) & valid[:, None]
         h = block.attention_norm(x)
-        q, k, v, rel, _ = att.project(jnp.where(shown, h, 0.0), position, phase)
-        o = attend_rows(q, k, v, rel, hidden, att.span)
+        q, _, _, rel, _ = att.project(h, position, phase)
+        _, k, v, _, _ = att.project(jnp.where(shown, h, 0.0), position, phase)
+        o = attend(q, k, v.swapaxes(2, 3), toeplitz(rel, 0), additive(visible))
         own = dot(jnp.where(shown, 0.0, h), att.v[...]).reshape(b, s, v.shape[1], -1)
         mean = jnp.sum((v + own.swapaxes(1, 2)) * share, axis=2, keepdims=True)
-        o = jnp.where(shown[:, None], o, jnp.repeat(mean, o.shape[1] // v.shape[1], axis=1))
+        mean = jnp.repeat(mean, o.shape[1] // v.shape[1], axis=1)
+        o = jnp.where(visible.any(axis=-1)[:, None, :, None], o, mean)
         x = x + convolved(block.attention_conv, att.merge(o))
         y, _ = block.feed_forward(block.mlp_norm(x), valid.astype(jnp.float32))
         x = x + convolved(block.mlp_conv, y)
