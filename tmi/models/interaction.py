@@ -29,12 +29,14 @@ class InteractionModel(nnx.Module):
         self.tokens = TokenEmbed(config, NUM_STREAMS + len(config.streams), k[0])
         self.dmel = DMelEmbed(config, k[1])
         self.video = HMLPStem(config, k[2])
-        self.speech = SpeechEmbed(config, k[3])
+        if config.speech.enabled:
+            self.speech = SpeechEmbed(config, k[3])
         if config.model.clock_features:
             self.clock = Clock(config, k[4])
         self.transformer = Transformer(config, k[5])
         self.unembed = Unembed(config, k[6])
-        self.flow = FlowHead(config, k[7])
+        if config.speech.enabled:
+            self.flow = FlowHead(config, k[7])
         if config.model.hearing_layer:
             self.hearing = HearingHead(config, k[8])
         if config.model.waiting_bins:
@@ -61,7 +63,8 @@ class InteractionModel(nnx.Module):
                 index = jnp.where(stream == kind, slot, 0)
                 own = jnp.take_along_axis(rows, index[..., None], axis=1)
                 x = jnp.where((stream == kind)[..., None], own, x)
-        x = x + self.tokens.stream[...][stream]
+        if hasattr(self.tokens, "stream"):
+            x = x + self.tokens.stream[...][stream]
         if hasattr(self, "clock"):
             x = x + self.clock(microturn)
         return jnp.where((stream == Stream.PAD)[..., None], 0.0, x)
@@ -82,7 +85,8 @@ class InteractionModel(nnx.Module):
         """
         x = self.embed(
             batch["stream"], batch["token"], batch["slot"], batch["microturn"],
-            self.dmel(batch["dmel"]), self.video(batch["video"]), self.speech(speech_context),
+            self.dmel(batch["dmel"]), self.video(batch["video"]),
+            self.speech(speech_context) if hasattr(self, "speech") else None,
             self.sense({name: batch[streams.batch_key(name)] for name in self.further}),
         )  # fmt: skip
         return self.transformer(x, batch["position"], batch["microturn"], batch["segment"])

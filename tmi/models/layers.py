@@ -120,11 +120,12 @@ def rms_norm(
 
 
 class RMSNorm(nnx.Module):
-    def __init__(self, size: int, init: float = 1.0):
+    def __init__(self, size: int, init: float = 1.0, eps: float = 1e-6):
         self.gain = Param(jnp.full((size,), init, jnp.float32), axes=(None,))
+        self.eps = eps
 
     def __call__(self, x):
-        return rms_norm(x, self.gain[...])
+        return rms_norm(x, self.gain[...], self.eps)
 
 
 class ShortConv(nnx.Module):
@@ -177,14 +178,19 @@ def swiglu(x: Float[Array, "*b d"], gate: Array, up: Array, down: Array) -> Floa
 
 
 class MLP(nnx.Module):
-    def __init__(self, width: int, mlp_width: int, key: Array):
+    """A dense layer's; with `scaled`, times a learned scale (Inkling)."""
+
+    def __init__(self, width: int, mlp_width: int, key: Array, scaled: bool = False):
         k = jax.random.split(key, 3)
         self.gate = weight(k[0], mlp_width, width, ("mlp", "embed"))
         self.up = weight(k[1], mlp_width, width, ("mlp", "embed"))
         self.down = weight(k[2], width, mlp_width, ("embed", "mlp"))
+        if scaled:
+            self.scale = Param(jnp.ones((), jnp.float32), axes=())
 
     def __call__(self, x):
-        return swiglu(x, self.gate[...], self.up[...], self.down[...])
+        y = swiglu(x, self.gate[...], self.up[...], self.down[...])
+        return y * self.scale[...] if hasattr(self, "scale") else y
 
 
 def fourier_periods(count: int, longest: int) -> tuple[int, ...]:

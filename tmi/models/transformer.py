@@ -26,12 +26,19 @@ from tmi.models.moe import MoE
 
 
 def spans(config: Config) -> list[Span]:
-    """What each layer may look back on: every `global_every`-th is global, the others slide."""
+    """What each layer may look back on: every `global_every`-th is global, or `global_layers` are,
+    and the others slide."""
     m, kv_block = config.model, config.microturn.kv_block
+    every = range(m.global_every - 1, m.num_layers, m.global_every)
+    far = set(m.global_layers or every)
     return [
-        Span(m.window, m.global_blocks if (i + 1) % m.global_every == 0 else 0, kv_block)
-        for i in range(m.num_layers)
+        Span(m.window, m.global_blocks if i in far else 0, kv_block) for i in range(m.num_layers)
     ]
+
+
+def dense_layers(m: ModelConfig) -> frozenset[int]:
+    """The layers that are no mixture of experts."""
+    return frozenset(m.dense_layers or range(m.num_dense_layers))
 
 
 class Block(nnx.Module):
@@ -39,11 +46,11 @@ class Block(nnx.Module):
 
     def __init__(self, c: ModelConfig, span: Span, dense: bool, key: Array):
         k = jax.random.split(key, 2)
-        self.attention_norm = RMSNorm(c.width)
+        self.attention_norm = RMSNorm(c.width, eps=c.norm_eps)
         self.attention = Attention(c, span, k[0])
         self.attention_conv = ShortConv(c.width, c.conv_width)
-        self.mlp_norm = RMSNorm(c.width)
-        self.mlp = MLP(c.width, c.mlp_width, k[1]) if dense else MoE(c, k[1])
+        self.mlp_norm = RMSNorm(c.width, eps=c.norm_eps)
+        self.mlp = MLP(c.width, c.mlp_width, k[1], c.mlp_scale) if dense else MoE(c, k[1])
         self.mlp_conv = ShortConv(c.width, c.conv_width)
 
     def feed_forward(self, x, valid):
@@ -118,12 +125,9 @@ class Transformer(nnx.Module):
         self.config = m
         self.remat = config.train.remat
         self.layers = nnx.List(
-            [
-                Block(m, span, i < m.num_dense_layers, keys[i])
-                for i, span in enumerate(spans(config))
-            ]
+            [Block(m, span, i in dense_layers(m), keys[i]) for i, span in enumerate(spans(config))]
         )
-        self.final_norm = RMSNorm(m.width)
+        self.final_norm = RMSNorm(m.width, eps=m.norm_eps)
 
     def __call__(
         self, x: Float[Array, "B S D"], position: Int[Array, "B S"], microturn: Int[Array, "B S"],

@@ -57,7 +57,9 @@ def position_losses(
     text = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(one_hot * logits, axis=-1)
     hit = (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
     source = jnp.take_along_axis(hidden, batch["speech_source"][..., None], axis=1)
-    speech = model.flow.loss(source, batch["speech"], keys[2])
+    speech = jnp.zeros(source.shape[:2])
+    if config.speech.enabled:
+        speech = model.flow.loss(source, batch["speech"], keys[2])
     if heard is not None:
         heard = hearing_loss(model.unembed(model.hearing(heard)), batch["heard"])
     waiting = None
