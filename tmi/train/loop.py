@@ -101,7 +101,7 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
         nonlocal dev, best
         if evaluate is None:
             return
-        dev = evaluate(state.ema)
+        dev = evaluate(state.ema or state.params)
         writer.write(step, "dev", dev)
         better = dev["loss"] < best
         if better:
