@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -96,3 +97,12 @@ def terminate_at(number: int):
             os.kill(os.getpid(), signal.SIGTERM)
 
     return f
+
+
+def row_digests(batch) -> list[str]:
+    """What identifies each row of a batch."""
+    keys = sorted(batch)
+    return [
+        hashlib.sha1(b"".join(batch[k][row].tobytes() for k in keys)).hexdigest()
+        for row in range(len(batch[keys[0]]))
+    ]
