@@ -54,9 +54,7 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
     if saved is not None:
         _check_resumable(saved, config, workdir)
     alone, leads = jax.process_count() == 1, jax.process_index() == 0
-    if leads:
-        checkpoint.write_config(workdir, config)
-    _check_shared(workdir)
+    _write_config(workdir, config)
 
     # -- devices, data ----------------------------------------------------------------------------
     mesh = sharding.make_mesh(config)
@@ -89,8 +87,8 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
     leg = provenance.new_leg(batches.corpus.hash, c.seed, start)
     began, dev, best = time.perf_counter(), (saved or {}).get("dev", {}), checkpoints.best_loss()
     say = writer.say
-    size = parameter_overview.count_parameters(state.params)  # pyright: ignore[reportArgumentType]
-    say(f"{config.name}: {size / 1e6:.2f}M parameters, matmul ceiling {ceiling / 1e9:.0f} GFLOP/s")
+    count = parameter_overview.count_parameters(state.params)  # pyright: ignore[reportArgumentType]
+    say(f"{config.name}: {count / 1e6:.2f}M parameters, matmul ceiling {ceiling / 1e9:.0f} GFLOP/s")
     if saved is not None:
         ignored = f"; --init_from={init_from} is not read" if init_from else ""
         say(f"resumes from step {start} in {workdir}{ignored}")
@@ -208,8 +206,11 @@ def _what_stays(checkpoints: Checkpoints) -> str:
     return f"The last good checkpoint is step {steps[-1]} in {checkpoints.path / 'checkpoints'}"
 
 
-def _check_shared(workdir: PathLike) -> None:
-    """Raises ConfigError on every host if one does not see what the first has written."""
+def _write_config(workdir: PathLike, config: Config) -> None:
+    """Raises ConfigError on every host if one does not see what the first writes."""
+    if jax.process_index() == 0:
+        checkpoint.write_config(workdir, config)
+    hosts.gather("written")
     seen = hosts.gather((paths.at(workdir) / checkpoint.CONFIG_FILE).exists())
     if not all(seen):
         raise ConfigError(
