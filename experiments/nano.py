@@ -4,11 +4,11 @@ A micro-turn has one audio position, one patch of 40x40 pixels when a frame come
 patch of 200 ms while the model speaks. Six layers of width 192, four of them mixtures of eight
 experts.
 
-Costs three hours on two CPU cores that do other work besides: some 9100 steps of 4096 positions in
-three legs, each begun with the weights of the last. What it reaches is in assets/nano/info.json
+Costs four hours on two CPU cores that do other work besides: some 12,200 steps of 4096 positions in
+four legs, each begun with the weights of the last. What it reaches is in assets/nano/info.json
 (dev, and each leg's command) and docs/LOG.md (evaluation).
 
-    python -m data_pipelines.synthetic --out=build/corpus/train --split=train
+    python -m data_pipelines.synthetic --out=build/corpus/train --split=train --sessions=20000
     python -m data_pipelines.synthetic --out=build/corpus/dev --split=dev
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \\
         python -m tmi.train --config=experiments/nano.py --workdir=runs/nano

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.data.sessions import RATE
+from tmi.data import augment as variation
 from tmi.data.augment import (
     LEVEL_DB,
     augment,
@@ -57,13 +58,25 @@ def test_noise_has_unit_power_and_its_colour(slope):
     assert np.log2(low / high) / 3 == pytest.approx(slope, abs=0.1)
 
 
-def test_level_stays_within_its_bounds():
+def test_level_stays_within_its_bounds(monkeypatch):
+    monkeypatch.setattr(variation, "EQUALISER_SHARE", 0.0)
     wave = burst()
     change = [
         20 * np.log10(speech_level(augment(wave, np.random.default_rng(s), RATE), RATE) / 0.1414)
         for s in range(40)
     ]
     assert -LEVEL_DB - 1 < min(change) < -2 and 2 < max(change) < LEVEL_DB + 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_equaliser_bends_the_spectrum_within_its_bounds(seed):
+    wave = np.zeros(RATE, np.float32)
+    wave[100] = 1.0
+    out = variation._equalise(wave, np.random.default_rng(seed), RATE)
+    gain = 20 * np.log10(np.abs(np.fft.rfft(out))[:-1])
+    most = variation.EQUALISER_DB * variation.EQUALISER_PEAKS
+    assert np.abs(gain).max() <= most and np.ptp(gain) > 3
+    assert (np.abs(np.diff(gain)) < 0.5).all()  # broad: a hertz from another hardly differs
 
 
 def test_silence_and_nothing_are_fine():

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from experiments import ablate_tick
+from experiments import ablate_position, ablate_tick
 from tmi import config as config_lib
 from tmi.config import Config, ConfigError
 from tmi.train.overrides import check_overrides
@@ -58,7 +58,7 @@ def test_a_wrong_command_ends_with_one_line(args, said, tmp_path):
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", ["nano", "demo", "debug", "ablate_tick"])
+@pytest.mark.parametrize("name", ["nano", "demo", "debug", "ablate_tick", "ablate_position"])
 def test_every_experiment_is_a_config_that_can_run(name):
     module = importlib.import_module(f"experiments.{name}")
     assert module.__doc__
@@ -77,3 +77,11 @@ def test_the_sweep_changes_the_length_alone():
         "microturn.seconds", "microturn.max_text_in", "microturn.max_text_out",
         "model.time_max_microturns",
     }  # fmt: skip
+
+
+def test_the_sweep_changes_the_position_scheme_alone():
+    members = [config_lib.from_config_dict(c) for c in ablate_position.sweep()]
+    assert [c.model.position_bias for c in members] == ["token", "microturn", "both"]
+    for c in members:
+        differing = config_lib.differing_fields(members[-1], c)
+        assert all(d.startswith(("name", "model.position_bias")) for d in differing)

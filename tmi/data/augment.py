@@ -13,7 +13,7 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
-LEVEL_DB = 6.0  # the level moves by at most this much either way
+LEVEL_DB = 6.0  # the level moves by at most this much either way, the equaliser aside
 SNR_DB = (15.0, 40.0)  # of the added noise, against the loudest tenth of the session
 NOISE_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE = 0.5, 0.3, 0.3  # of the sessions
 LOW_PASS_HZ = (3000.0, 7500.0)

@@ -19,8 +19,8 @@ from tmi.models.transformer import spans
 
 
 def position_macs(config: Config, length: int) -> float:
-    """Multiply-adds of the transformer and the unembedding for one position of sessions of `length`
-    positions."""
+    """Multiply-adds of the transformer, the unembedding and the targets of training (what is heard,
+    the wait) for one position of sessions of `length` positions."""
     m = config.model
     d = m.width
     projections = 2 * m.num_heads * m.head_dim + 2 * m.num_kv_heads * m.head_dim
@@ -42,7 +42,9 @@ def position_macs(config: Config, length: int) -> float:
             total += m.num_kv_heads * 2 * m.time_frequencies * d
     if m.clock_features:
         total += d * 32
-    return total + d * config.text.vocab_size
+    if m.hearing_layer:
+        total += d * d + d * config.text.vocab_size
+    return total + d * m.waiting_bins + d * config.text.vocab_size
 
 
 def tower_macs(config: Config) -> dict[str, float]:
@@ -55,7 +57,7 @@ def tower_macs(config: Config) -> dict[str, float]:
     video = 2 * (64 * 75 * c1 + 16 * 4 * c1 * c2 + 16 * c2 * c3) + 2 * c3 * d
     flow = 2 * size * f.width + d * f.width + 32 * f.width + f.depth * 5 * f.width**2
     return {
-        "audio": a.frames_per_position * d * d if a.frames_per_position > 1 else 0.0,
+        "audio": (a.frames_per_position + 1) * 2 * d * d if a.frames_per_position > 1 else 0.0,
         "video": float(video),
         "speech": (size + d) * f.feedback_width + f.draws * flow,
         **{name: float(num_parameters(t)) for name, t in tree.skeleton(config).streams.items()},

@@ -1,0 +1,189 @@
+"""A config's step as the compiler sees it: shapes and shardings, no array."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import mesh_utils, topologies
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tmi import sharding
+from tmi.aot.hardware import Slice
+from tmi.config import MESH_AXES, Config, ConfigError
+from tmi.data.batch import abstract_batch, room
+from tmi.decode.step import init_state as init_stream
+from tmi.decode.step import input_chunk, microturn_step
+from tmi.microturn import Stream
+from tmi.models import flops, tree
+from tmi.train.step import init_state, train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Ready to be compiled. `state`: bytes of one device by kind."""
+
+    function: Any
+    arguments: tuple
+    donated: tuple[int, ...]
+    state: dict[str, int]
+    model_flops: float
+    extra_flops: float  # recomputed
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """text is None if it does not fit; `over`: bytes too many on one device."""
+
+    text: str | None
+    temporaries: int
+    over: int
+    message: str = ""
+
+
+def slice_mesh(where: Slice, sizes: tuple[int, ...]) -> Mesh:
+    """A mesh of sizes over the slice's devices.
+
+    Raises ConfigError if they are of another number; RuntimeError saying how to get libtpu.
+    """
+    if math.prod(sizes) != where.num_devices:
+        raise ConfigError(
+            f"config.train.mesh={sizes!r} cannot work: {where.name} has {where.num_devices} "
+            f"devices, and accepted are five sizes ({', '.join(MESH_AXES)}) of that product"
+        )
+    try:
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=where.name)
+    except Exception as error:
+        raise RuntimeError(
+            f"no TPU compiler for {where.name}: {error}. It comes with the extra [tpu]: "
+            "pip install -e '.[tpu]', and runs with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1"
+        ) from error
+    devices = mesh_utils.create_device_mesh(sizes, devices=topology.devices)
+    return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def train_program(config: Config, mesh: Mesh) -> Program:
+    """One training step over the config's global batch."""
+    rows = math.prod(mesh.shape[a] for a in ("data", "fsdp"))
+    if config.data.batch_size % rows:
+        raise ConfigError(
+            f"config.data.batch_size={config.data.batch_size} cannot work: mesh data x fsdp is "
+            f"{rows}, and a multiple of it is accepted"
+        )
+    shape = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
+    placed = sharding.state_shardings(config, shape, mesh)
+    state = _placed(shape, placed)
+    batch = {
+        k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_shardings(mesh))
+        for k, x in abstract_batch(config).items()
+    }
+    model = _training_flops(config)
+    return Program(
+        functools.partial(train_step, config), (state, batch), (0,),
+        {
+            "parameters": bytes_of(state.params), "average": bytes_of(state.ema),
+            "optimizer": bytes_of(state.opt), "batch": bytes_of(batch),
+        },
+        model, model / 3 if config.train.remat else 0.0,
+    )  # fmt: skip
+
+
+def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> Program:
+    """One micro-turn of `sessions` sessions that remember `context` positions."""
+    rows = math.prod(mesh.shape[a] for a in ("data", "fsdp"))
+    if sessions % rows:
+        raise ConfigError(
+            f"--sessions={sessions} cannot work: mesh data x fsdp is {rows}, and a multiple of it "
+            "is accepted"
+        )
+    block = config.microturn.kv_block
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, global_blocks=-(-context // block))
+    )
+    shapes = sharding.param_shapes(config)
+    where = sharding.param_shardings(config, mesh)
+    params = {n: jax.ShapeDtypeStruct(s, jnp.float32, sharding=where[n]) for n, s in shapes.items()}
+    by_session = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+    def per_session(x):
+        own = by_session if x.ndim and x.shape[0] == sessions else sharding.replicated(mesh)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
+
+    state = jax.tree.map(
+        per_session, jax.eval_shape(functools.partial(init_stream, config, sessions))
+    )
+    chunk = jax.tree.map(per_session, input_chunk(config, [None] * sessions))
+    mask = per_session(jax.ShapeDtypeStruct((sessions,), jnp.bool_))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    positions = sessions * (2 + config.microturn.max_text_out)
+    return Program(
+        functools.partial(microturn_step, config), (params, state, chunk, mask, mask, key), (1,),
+        {"parameters": bytes_of(params), "cache": bytes_of(state), "batch": bytes_of(chunk)},
+        2.0 * positions * flops.position_macs(config, context), 0.0,
+    )  # fmt: skip
+
+
+def compile_program(program: Program) -> Compiled:
+    """By the TPU's compiler; a program that does not fit is a result, not an error."""
+    jitted = jax.jit(program.function, donate_argnums=program.donated)
+    lowered = jitted.trace(*program.arguments).lower(lowering_platforms=("tpu",))
+    try:
+        compiled = lowered.compile()
+    except Exception as error:
+        message = str(error)
+        if "hbm" not in message.lower():
+            raise
+        over = re.search(r"[Ee]xceeded[^\d]*([\d.]+)([KMG])", message)
+        size = float(over[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[over[2]] if over else 0
+        return Compiled(None, 0, int(size), message.splitlines()[0])
+    memory = compiled.memory_analysis()
+    assert memory is not None
+    return Compiled(compiled.as_text(), memory.temp_size_in_bytes, 0)
+
+
+def bytes_of(values) -> int:
+    """Of one device's shards."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape) if x.sharding else x.shape) * x.dtype.itemsize
+        for x in jax.tree.leaves(values)
+    )
+
+
+def count_parameters(config: Config) -> dict[str, int]:
+    """By part, the whole and what one position uses (`active`)."""
+    parts: dict[str, int] = {}
+    active = 0
+    m = config.model
+    share = (m.num_experts_per_token + m.num_shared_experts) / (
+        m.num_experts + m.num_shared_experts
+    )
+    for name, shape in sharding.param_shapes(config).items():
+        size = math.prod(shape)
+        bank = tree.logical_axes(config)[name][:1] == ("experts",)
+        part = "experts" if bank else name.split(".")[0]
+        parts[part] = parts.get(part, 0) + size
+        active += round(size * share) if bank else size
+    return {**parts, "total": sum(parts.values()), "active": active}
+
+
+def _placed(shapes, shardings):
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
+    )
+
+
+def _training_flops(config: Config) -> float:
+    """Of a full batch: every position valid, every slot used that positions leave room for."""
+    d = config.data
+    rows = d.batch_size
+    macs = rows * d.row_length * flops.position_macs(config, d.row_length)
+    slots = room(config)
+    towers = flops.tower_macs(config)
+    kinds = (("audio", Stream.AUDIO_IN), ("video", Stream.VIDEO_IN), ("speech", Stream.AUDIO_OUT))
+    macs += rows * sum(towers[name] * slots[stream] for name, stream in kinds)
+    return 6.0 * macs
