@@ -1,36 +1,59 @@
-"""One process of a training of several: python host.py LOG SIGNAL AT FLAGS-OF-TMI.TRAIN
-
-Writes to LOG what rows it was given, and sends itself SIGNAL (a number, 0: none) when it is handed
-batch number AT.
-"""
+"""What a process of a training of several does; the fixture `processes` has them import this."""
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import runpy
+import signal
 import sys
 import types
+from collections.abc import Sequence
 
 import conftest
+import pytest
 
-from tmi.train import loop
+from tmi.train import hosts, loop
 
 
-def main() -> None:
-    log, number, at = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def train(
+    flags: Sequence[str],
+    env: dict[str, str],
+    notes: str,
+    errors: str,
+    number: int = 0,
+    at: int = 0,
+    lost_s: int = hosts.LOST_S,
+) -> None:
+    """python -m tmi.train FLAGS.
+
+    Args:
+      env: variables of its environment.
+      notes: a file that gets a line of JSON for each batch, ["rows", digests of those it is given],
+        and for each step, ["loss", step, loss].
+      errors: a file for its stderr.
+      number, at: a signal that it sends itself when it is handed batch number `at`, from 1.
+      lost_s: in place of hosts.LOST_S.
+    """
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+    os.environ |= env
+    hosts.LOST_S = lost_s
     loop.machine = types.SimpleNamespace(matmul_ceiling=lambda: 1e11)  # seconds, for nothing
-    make = loop.train_batches
 
-    def note(n: int, batch) -> None:
-        with open(log, "a") as file:
-            print(*conftest.row_digests(batch), file=file)
+    def note(*what) -> None:
+        with open(notes, "a") as file:
+            print(json.dumps(what), file=file)
+
+    def rows(n: int, digests: list[str]) -> None:
+        note("rows", digests)
         if n == at:
             os.kill(os.getpid(), number)
 
-    loop.train_batches = lambda *a, **k: conftest.Meddled(make(*a, **k), note)
-    sys.argv = ["tmi.train", *sys.argv[4:]]
-    runpy.run_module("tmi.train", run_name="__main__", alter_sys=True)
-
-
-if __name__ == "__main__":
-    main()
+    conftest.watch(pytest.MonkeyPatch(), rows, lambda step, loss: note("loss", step, loss))
+    sys.argv = ["tmi.train", *flags]
+    try:
+        runpy.run_module("tmi.train", run_name="__main__", alter_sys=True)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        atexit._run_exitfuncs()  # where hosts part, which multiprocessing leaves out

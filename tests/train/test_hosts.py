@@ -14,38 +14,25 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 
+import host
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from conftest import replace, row_digests
+from conftest import replace, watch
 
 from tmi import sharding
 from tmi.config import ConfigError
 from tmi.train import EXIT_AGAIN, checkpoint, hosts, loop
 
-HERE = pathlib.Path(__file__).parent
-STEPS = 6
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Compiles in half the time, for code that runs six steps. Here and in the pairs alike."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
+STEPS = 6  # of debug
 
 
 @pytest.fixture(scope="module")
 def config(config):
-    """debug of one layer, whose rows two hosts can read apart, saved after every step."""
-    config = replace(config, model__num_layers=1, model__num_dense_layers=0, model__num_experts=3)
+    """debug, whose rows two hosts can read apart, saved after every step."""
     config = replace(config, train__mesh=(2, 1, 1, 1, 1), data__shards=2, train__eval_every=0)
     return replace(config, train__save_every=1, train__log_every=1, train__keep=STEPS)
 
@@ -62,154 +49,173 @@ def free_port() -> int:
 class Pair:
     """Two processes of one training."""
 
-    def __init__(self, config, workdir, slurm=False, number=0, at=0):
-        """number, at: the signal that the second sends itself when it is handed batch `at`."""
+    def __init__(self, processes, config, workdir, slurm=False, **second):
+        """second: what the second does apart from the first, of host.train."""
         self.workdir = pathlib.Path(workdir)
-        self.logs = [self.workdir.with_name(f"{self.workdir.name}.rows{i}") for i in (0, 1)]
+        files = [[f"{workdir}.{kind}{i}" for kind in ("notes", "errors")] for i in (0, 1)]
+        self._notes, self._errors = ([pathlib.Path(f[k]) for f in files] for k in (0, 1))
+        for file in (*self._notes, *self._errors):
+            file.unlink(missing_ok=True)
         checkpoint.write_config(workdir, config)  # which stands for --config
-        port = free_port()
-        self._processes = []
-        for i, log in enumerate(self.logs):
-            log.unlink(missing_ok=True)
-            env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-            env["PYTHONPATH"] = str(HERE.parents[1])
-            env.pop("XLA_FLAGS", None)
-            # Compiled once for all pairs.
-            env["JAX_COMPILATION_CACHE_DIR"] = str(self.workdir.with_name("compiled"))
-            env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-            meet = [f"--coordinator=localhost:{port}", "--num_processes=2", f"--process_id={i}"]
+        port, self._processes = free_port(), []
+        lost_s = second.pop("lost_s", hosts.LOST_S)
+        for i in (0, 1):
+            flags, env = [f"--workdir={workdir}"], {}
             if slurm:
-                meet = []
-                env |= {
+                env = {
                     "SLURM_JOB_ID": str(port - 61440), "SLURM_NTASKS": "2",
                     "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i),
                     "SLURM_STEP_NODELIST": "localhost",
                 }  # fmt: skip
-            own = (number, at) if i == 1 else (0, 0)
-            command = [sys.executable, str(HERE / "host.py"), str(log), *map(str, own)]
-            self._processes.append(
-                subprocess.Popen(
-                    [*command, f"--workdir={workdir}", *meet],
-                    env=env,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    cwd=HERE.parents[1],
-                )
-            )
+            else:
+                flags.append(f"--coordinator=localhost:{port}")
+                flags += ["--num_processes=2", f"--process_id={i}"]
+            own = {"lost_s": lost_s} | (second if i else {})
+            process = processes.Process(target=host.train, args=(flags, env, *files[i]), kwargs=own)
+            process.start()
+            self._processes.append(process)
 
-    def wait(self) -> None:
-        """Until both have ended, the second first; sets codes, errors and delay_s between them."""
-        self.codes, self.errors = [0, 0], ["", ""]
+    def wait(self, *expected: int | None) -> Pair:
+        """Until both have ended with these exit codes, None: never does; the second is looked at
+        first. Sets errors, and delay_s from one end to the other."""
+        codes: list[int | None] = [None, None]
         try:
             for i in (1, 0):
                 start = time.monotonic()
-                _, self.errors[i] = self._processes[i].communicate(timeout=150)
-                self.codes[i] = self._processes[i].returncode
+                if expected[i] is not None:
+                    self._processes[i].join(600)
+                codes[i] = self._processes[i].exitcode
                 self.delay_s = time.monotonic() - start
         finally:
             for p in self._processes:
                 p.kill()
+        self.errors = [file.read_text() for file in self._errors]
+        assert codes == list(expected), self.errors
+        return self
 
+    def _noted(self, i: int, kind: str) -> list:
+        notes = (json.loads(x) for x in self._notes[i].read_text().splitlines())
+        return [values for what, *values in notes if what == kind]
+
+    @property
+    def halves(self) -> list[list[list[str]]]:
+        """Digests of the rows that each was given, by batch."""
+        return [[rows for (rows,) in self._noted(i, "rows")] for i in (0, 1)]
+
+    @property
     def rows(self) -> list[list[str]]:
         """Digests of the rows of each batch that both were given."""
-        halves = [[x.split() for x in log.read_text().splitlines()] for log in self.logs]
-        return [a + b for a, b in zip(*halves, strict=False)]
+        return [a + b for a, b in zip(*self.halves, strict=False)]
 
-
-def losses(workdir) -> dict[int, float]:
-    lines = [json.loads(x) for x in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {x["step"]: x["loss"] for x in lines if x["kind"] == "train"}
+    @property
+    def losses(self) -> dict[int, float]:
+        """The loss of each step, to the last bit; both were told the same."""
+        first, second = (dict(self._noted(i, "loss")) for i in (0, 1))
+        assert all(first[step] == loss for step, loss in second.items())
+        return first
 
 
 def steps(workdir) -> list[int]:
     return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
 
 
-def arrays(workdir, step) -> dict[str, np.ndarray]:
-    """Every array of a checkpoint: parameters, averages, the optimizer's."""
+def arrays(config, workdir, step) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, read by one device: parameters, averages, the optimizer's."""
+    config = replace(config, train__mesh=(1, 1, 1, 1, 1))
+    like = loop._abstract(config, loop.state_shardings(config, sharding.make_mesh(config)))
     out = {}
     for item in ("params", "ema", "opt"):
         with ocp.StandardCheckpointer() as reader:
-            tree = reader.restore(workdir / "checkpoints" / str(step) / item)
-        for path, x in jax.tree_util.tree_leaves_with_path(tree):
+            found = reader.restore(workdir / "checkpoints" / f"{step}" / item, getattr(like, item))
+        for path, x in jax.tree_util.tree_leaves_with_path(found):
             out[item + jax.tree_util.keystr(path)] = np.asarray(x)
     return out
 
 
-def trained(config, workdir, **how) -> Pair:
-    pair = Pair(config, workdir, **how)
-    pair.wait()
-    return pair
+@pytest.fixture(scope="module")
+def whole(processes, config, tmp_path_factory):
+    return Pair(processes, config, tmp_path_factory.mktemp("hosts") / "whole").wait(0, 0)
 
 
 @pytest.fixture(scope="module")
-def whole(config, tmp_path_factory):
-    pair = trained(config, tmp_path_factory.mktemp("hosts") / "whole")
-    assert pair.codes == [0, 0], pair.errors
-    return pair
-
-
-@pytest.fixture(scope="module")
-def killed(config, whole):
+def killed(processes, config, whole):
     """The second is killed when it is handed the rows of step 4."""
-    return trained(config, whole.workdir.with_name("parts"), number=signal.SIGKILL, at=4)
+    workdir = whole.workdir.with_name("parts")
+    pair = Pair(processes, config, workdir, number=signal.SIGKILL, at=4)
+    return pair.wait(EXIT_AGAIN, -signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
-def stopped(config, killed):
-    """Goes on from there, until the second is told to stop in its first step. The two find each
+def stopped(processes, config, killed):
+    """Goes on from there, until the second is told to stop in its second step. The two find each
     other as under SLURM."""
     left = steps(killed.workdir)
-    pair = trained(config, killed.workdir, slurm=True, number=signal.SIGTERM, at=1)
+    pair = Pair(processes, config, killed.workdir, slurm=True, number=signal.SIGTERM, at=2)
+    pair.wait(EXIT_AGAIN, EXIT_AGAIN)
     pair.start, pair.end = left[-1], steps(killed.workdir)[-1]
     return pair
 
 
+@pytest.fixture(scope="module")
+def silent(processes, config, stopped):
+    """The second says nothing more from its first step on, as when its machine or the network is
+    gone. Nobody waits: hosts notice while other tests run."""
+    workdir = stopped.workdir.with_name("silent")
+    return Pair(processes, config, workdir, number=signal.SIGSTOP, at=1, lost_s=10)
+
+
 def test_without_interruption(whole):
-    assert steps(whole.workdir) == sorted(losses(whole.workdir)) == list(range(1, STEPS + 1))
+    assert steps(whole.workdir) == sorted(whole.losses) == list(range(1, STEPS + 1))
+
+
+def test_each_host_reads_its_own_shard(whole):
+    first, second = whole.halves
+    assert all(len(batch) == 2 for half in whole.halves for batch in half)
+    assert not {r for batch in first for r in batch} & {r for batch in second for r in batch}
 
 
 def test_a_lost_host_ends_the_others_with_an_error(killed):
-    assert killed.codes == [EXIT_AGAIN, -signal.SIGKILL], killed.errors
     assert "another host was lost" in killed.errors[0] and "goes on from step" in killed.errors[0]
     assert "Traceback" not in killed.errors[0]
     assert killed.delay_s < 60
 
 
 def test_a_signal_to_one_stops_and_saves_all_after_the_same_step(stopped):
-    assert stopped.codes == [EXIT_AGAIN, EXIT_AGAIN], stopped.errors
     assert f"resumes from step {stopped.start}" in stopped.errors[0]
     assert f"another host was told to stop: saved step {stopped.end}" in stopped.errors[0]
     assert "SIGTERM: stops after this step" in stopped.errors[1]
 
 
-def test_what_goes_on_is_the_same_to_the_bit(whole, killed, stopped):
+def test_what_goes_on_is_the_same_to_the_bit(config, whole, killed, stopped):
     assert stopped.start in (2, 3)  # that of step 3 may have been half written
-    assert stopped.end == stopped.start + 1
-    assert stopped.rows() == whole.rows()[stopped.start : stopped.end]
-    expected = losses(whole.workdir)
-    assert losses(stopped.workdir) == {k: expected[k] for k in range(1, stopped.end + 1)}
-    a, b = (arrays(pair.workdir, stopped.end) for pair in (whole, stopped))
+    assert stopped.end == stopped.start + 2
+    assert killed.rows == whole.rows[: len(killed.rows)]
+    assert stopped.rows == whole.rows[stopped.start : stopped.end]
+    assert sorted(stopped.losses) == [stopped.start + 1, stopped.end]
+    for step, loss in (*killed.losses.items(), *stopped.losses.items()):
+        assert loss == whole.losses[step]
+    a, b = (arrays(config, pair.workdir, stopped.end) for pair in (whole, stopped))
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], name)
 
 
 @pytest.mark.parametrize("mesh", [(1, 1, 1, 1, 1), (1, 2, 2, 1, 1)])
-def test_on_another_mesh_it_goes_on_the_same(config, whole, stopped, meddle, mesh):
-    seen = []
-    meddle(lambda n, batch: seen.append(row_digests(batch)))
+def test_one_process_and_another_mesh_go_on_the_same(
+    config, whole, stopped, silent, monkeypatch, mesh
+):
+    rows, losses = [], {}
+    watch(monkeypatch, lambda n, digests: rows.append(digests), losses.__setitem__)
     workdir = shutil.copytree(stopped.workdir, whole.workdir.with_name(f"mesh{mesh[1]}"))
-    result = loop.train(replace(config, train__mesh=mesh), workdir)
-    assert result["step"] == STEPS
-    assert seen == whole.rows()[stopped.end :]
-    expected = losses(whole.workdir)
-    assert losses(workdir) == pytest.approx(expected, abs=1e-5)
+    assert loop.train(replace(config, train__mesh=mesh), workdir)["step"] == STEPS
+    assert rows == whole.rows[stopped.end :]
+    later = {step: x for step, x in whole.losses.items() if step > stopped.end}
+    assert losses == pytest.approx(later, rel=0, abs=1e-5)
 
 
-def test_each_host_reads_its_own_shard(whole):
-    for i, log in enumerate(whole.logs):
-        assert all(len(line.split()) == 2 for line in log.read_text().splitlines()), i
+def test_a_silent_host_ends_the_others_as_well(silent):
+    silent.wait(-signal.SIGABRT, None)
+    assert "heartbeat" in silent.errors[0] and "task:1" in silent.errors[0]
 
 
 # -- parts of it, in this process ---------------------------------------------------------------
