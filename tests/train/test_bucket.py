@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import subprocess
-import sys
+
+import bucket_run
+from conftest import replace
 
 from tmi import paths
 from tmi.data.records import open_corpus
 from tmi.train import checkpoint
 
-HERE = pathlib.Path(__file__).parent
 
-
-def test_a_run_lives_in_a_bucket(corpus, tmp_path):
-    env = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
-    done = subprocess.run(
-        [sys.executable, str(HERE / "run_in_bucket.py"), str(corpus.path)],
-        capture_output=True, text=True, env=env, cwd=tmp_path, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["steps"] == [1, 2] and said["same_config"] and said["same_params"]
-    assert "resumes from step 1 in gs://bucket/run" in done.stderr
-    objects = said["objects"]
+def test_a_run_lives_in_a_bucket(config, corpus, processes, tmp_path):
+    config = replace(config, data__corpus="gs://bucket/corpus", train__eval_every=0)
+    config = replace(config, train__log_every=1, train__save_every=0)
+    cwd, said, errors = (tmp_path / name for name in ("cwd", "said", "errors"))
+    cwd.mkdir()
+    files = [str(x) for x in (corpus.path, cwd, said, errors)]
+    process = processes.Process(target=bucket_run.train, args=(config, *files))
+    process.start()
+    process.join(600)
+    assert process.exitcode == 0, errors.read_text()
+    out = json.loads(said.read_text())
+    assert out["steps"] == [1, config.train.steps] and out["lines"] == [1, 2, 3, 4, 5, 6]
+    assert out["same_config"] and out["same_params"]
+    assert "resumes from step 1 in gs://bucket/run" in errors.read_text()
+    objects = out["objects"]
     assert {"run/config.json", "export/params.npz", "export/info.json"} <= set(objects)
-    assert any(o.startswith("run/checkpoints/2/") for o in objects)
+    assert any(o.startswith("run/checkpoints/6/") for o in objects)
     assert any(o.startswith("run/tensorboard/") for o in objects)
-    assert said["lines"] == [1, 2]
-    assert not list(tmp_path.iterdir())  # nothing under a local folder called 'gs:'
+    assert not list(cwd.iterdir())  # nothing under a local folder called 'gs:'
 
 
 def test_a_path_is_what_it_says(tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ import random
 import shutil
 import signal
 import socket
-import time
 
 import host
 import jax
@@ -76,22 +75,23 @@ class Pair:
             self._processes.append(process)
 
     def wait(self, *expected: int | None) -> Pair:
-        """Until both have ended with these exit codes, None: never does; the second is looked at
-        first. Sets errors, and delay_s from one end to the other."""
-        codes: list[int | None] = [None, None]
+        """Until both have ended with these exit codes (None: never does). Sets errors."""
         try:
-            for i in (1, 0):
-                start = time.monotonic()
-                if expected[i] is not None:
-                    self._processes[i].join(600)
-                codes[i] = self._processes[i].exitcode
-                self.delay_s = time.monotonic() - start
+            for process, code in zip(self._processes, expected, strict=True):
+                if code is not None:
+                    process.join(600)
+            codes = [process.exitcode for process in self._processes]
         finally:
             for p in self._processes:
                 p.kill()
         self.errors = [file.read_text() for file in self._errors]
         assert codes == list(expected), self.errors
         return self
+
+    @property
+    def delay_s(self) -> float:
+        """From the second's last batch to the last words of the first."""
+        return self._errors[0].stat().st_mtime - self._notes[1].stat().st_mtime
 
     def _noted(self, i: int, kind: str) -> list:
         notes = (json.loads(x) for x in self._notes[i].read_text().splitlines())
@@ -216,6 +216,7 @@ def test_one_process_and_another_mesh_go_on_the_same(
 def test_a_silent_host_ends_the_others_as_well(silent):
     silent.wait(-signal.SIGABRT, None)
     assert "heartbeat" in silent.errors[0] and "task:1" in silent.errors[0]
+    assert silent.delay_s < 60
 
 
 # -- parts of it, in this process ---------------------------------------------------------------
