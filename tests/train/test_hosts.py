@@ -264,6 +264,22 @@ def test_alone_there_is_nobody_to_ask(config):
     hosts.start()  # nothing to join
 
 
+@pytest.mark.parametrize(
+    ("inner", "lost"),
+    [
+        (jax.errors.JaxRuntimeError("UNKNOWN: Gloo context initialization failed"), True),
+        (ValueError("UNAVAILABLE: Socket closed"), True),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory"), False),
+        (OSError("UNAVAILABLE"), False),
+    ],
+)
+def test_a_loss_is_known_by_its_cause(inner, lost, monkeypatch):
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    outer = checkpoint.CheckpointError("opening it failed")
+    outer.__cause__ = inner
+    assert hosts.is_loss(outer) == hosts.is_loss(inner) == lost
+
+
 def test_one_vote_is_enough(config):
     votes = hosts.StopVote(sharding.make_mesh(config))
     assert [bool(votes.cast(x)) for x in (False, True)] == [False, True]

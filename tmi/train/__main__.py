@@ -70,15 +70,16 @@ def main(_: list[str]) -> None:
         config = resolve()
     except ConfigError as e:
         raise SystemExit(f"error: {e}") from e
-    # Not before: what these import takes seconds, and a typo should not wait for it.
+    # Not before: what these import takes seconds, and a typo should not wait for it. Nor later: once
+    # the hosts have met, they wait for each other half a minute and no longer.
+    from tmi.data.records import CorpusError
     from tmi.train import EXIT_AGAIN, hosts
+    from tmi.train.checkpoint import CheckpointError
+    from tmi.train.loop import train
+    from tmi.train.metrics import TrainingDiverged
 
     try:
         hosts.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-        from tmi.data.records import CorpusError
-        from tmi.train.checkpoint import CheckpointError
-        from tmi.train.loop import train
-        from tmi.train.metrics import TrainingDiverged
     except ConfigError as e:
         raise SystemExit(f"error: {e}") from e
     except hosts.HostLost as e:
@@ -89,7 +90,7 @@ def main(_: list[str]) -> None:
     except hosts.HostLost as e:
         hosts.leave(f"error: {e}", EXIT_AGAIN)
     except (ConfigError, CorpusError, CheckpointError, TrainingDiverged) as e:
-        hosts.leave(f"error: {e}", 1)
+        hosts.leave(f"error: {e}", EXIT_AGAIN if hosts.is_loss(e) else 1)
     except Exception as e:
         if not hosts.several():
             raise
