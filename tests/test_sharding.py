@@ -141,7 +141,7 @@ def one_step(config, params):
         out_shardings=(states, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    state, metrics = step(state, sharding.put_batch(batch_for(config), rows))
+    state, metrics = step(state, jax.device_put(batch_for(config), rows))
     return jax.device_get((state.params, metrics)), state
 
 

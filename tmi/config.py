@@ -165,6 +165,7 @@ class DataConfig:
     dev_corpus: str = "corpus/dev"
     row_length: int = 1024  # positions of a training row
     batch_size: int = 4  # rows
+    shards: int = 1  # streams that a batch's rows come from; a host reads those of its own rows
     audio_slots: int = 512  # AUDIO_IN positions a row may hold
     video_slots: int = 256
     speech_slots: int = 192
@@ -495,6 +496,10 @@ def validate(c: Config) -> None:
         f"a multiple of microturn.kv_block={t.kv_block}",
     )
     _require(c.data.batch_size >= 1, "data.batch_size", c.data.batch_size, "at least 1 row")
+    _require(
+        c.data.batch_size % c.data.shards == 0, "data.shards", c.data.shards,
+        f"a divisor of data.batch_size={c.data.batch_size}",
+    )  # fmt: skip
     whole = all(isinstance(n, int) and n >= 1 for n in c.train.mesh)
     _require(
         len(c.train.mesh) == len(MESH_AXES) and whole,
