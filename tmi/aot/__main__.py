@@ -42,6 +42,10 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
     else:
         p = program.decode_program(config, mesh, sessions, context)
     compiled = program.compile_program(p)
+    if mode == "train":
+        sizes = {"positions": config.data.batch_size * config.data.row_length}
+    else:
+        sizes = {"sessions": sessions, "context": context}
     memory = {**p.state, "temporaries": compiled.temporaries}
     limit = where.chip.hbm_bytes / where.chip.devices
     out = {
@@ -55,6 +59,8 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
         "bytes_over": compiled.over or max(0, int(sum(memory.values()) - limit)),
         "model_flops": p.model_flops,
         "parameters": program.count_parameters(config),
+        "command": "python -m tmi.aot " + " ".join(sys.argv[1:]),
+        **sizes,
         "compile_seconds": round(time.monotonic() - begun, 1),
     }
     if compiled.text is None:
@@ -63,18 +69,16 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
     # State is read, and in training written; what is made on the way is written and read.
     passes = 2 if mode == "train" else 1
     moved = passes * sum(p.state.values()) + 2 * compiled.temporaries
-    line = roofline.roofline(
-        where.chip, where.num_chips, p.model_flops, p.extra_flops,
-        moved * where.chip.devices, found,
-    )  # fmt: skip
-    overlapped = bool(found) and all(c.asynchronous for c in found)
+    moved *= where.chip.devices
+    line = roofline.roofline(where, p.model_flops, p.extra_flops, moved, found)
     return out | {
         "collectives": hlo.by_kind(found),
         "compute_seconds": line.compute_s,
         "hbm_seconds": line.hbm_s,
         "ici_seconds": line.ici_s,
-        "seconds": line.seconds(overlapped),
-        "expected_mfu": line.mfu(overlapped),
+        "ici_waited_seconds": line.waited_s,
+        "seconds": line.seconds(),
+        "expected_mfu": line.mfu(),
         "expected_mfu_full_overlap": line.mfu(True),
         "expected_mfu_no_overlap": line.mfu(False),
         "bottleneck": line.bottleneck,
