@@ -40,6 +40,7 @@ BASE = [
     "absl-py>=2.3",
     "tokenizers>=0.22",
     "msgpack>=1.1",
+    "safetensors>=0.6",  # published checkpoints in and out
     "tqdm>=4.67",
 ]
 
@@ -86,7 +87,8 @@ EXTRAS = {
     # Workdirs in buckets, gs://. Corpora and arrays are read without them.
     "gcp": ["gcsfs>=2025.3", "google-cloud-storage>=3.0"],
     # An independent implementation of the backbone, to check against and never to copy from.
-    "oracle": ["transformers>=5.23", "torch"],
+    # (Its image processor needs the last two.)
+    "oracle": ["transformers>=5.23", "torch>=2.6", "torchvision>=0.21", "pillow>=11"],
 }
 
 setup(

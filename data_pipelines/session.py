@@ -22,7 +22,7 @@ from tmi.microturn import Layout
 
 EARLY_S = 0.05  # a timed utterance may start this much before its trigger
 HEARD_S = 0.15  # of an interruption, before the model falls silent
-LATE_YIELDS = (0,) * 16 + (1, 1, 1, 2)  # micro-turns
+LATE_YIELDS = (0,) * 6 + (1, 1, 2, 3)  # micro-turns
 FADE_S = 0.02
 PAUSE_S = 0.5  # silences within a turn from this length on count as pauses
 GRACE_S = 1.0  # after an expected utterance, until speech is a false alarm
@@ -89,12 +89,13 @@ class Session:
         self.sensed: list[tuple[str, float, bytes]] = []  # of further streams: name, time, event
         self.trials: list[dict] = []
         self.expected: list[tuple[float, float]] = []
+        self.mistakes: list[tuple[float, float]] = []
 
     # -- transactions --------------------------------------------------------------------------
 
     _LISTS = (
         "skills", "combinations", "carriers", "looks", "layers", "user_words", "seen_words", "busy",
-        "spoken", "typed", "answers", "frames", "sensed", "trials", "expected",
+        "spoken", "typed", "answers", "frames", "sensed", "trials", "expected", "mistakes",
     )  # fmt: skip
 
     @contextmanager
@@ -153,10 +154,15 @@ class Session:
     def yield_time(self, interrupted_s: float) -> float:
         """When the model falls silent: the first output that follows HEARD_S of an interruption.
 
-        In training sometimes later: a model that missed the moment has to know how to stop still.
+        In training often later: a model that missed the moment has to know how to stop still. What
+        it says until then is on record as a mistake, to be seen and not to be imitated.
         """
+        in_time = self.grid(interrupted_s + HEARD_S)
         late = self.choice(LATE_YIELDS) if self.split == "train" else 0
-        return self.grid(interrupted_s + HEARD_S + late * self.lay.seconds)
+        time = self.grid(interrupted_s + HEARD_S + late * self.lay.seconds)
+        if late:
+            self.mistakes.append((round(in_time, 4), round(time, 4)))
+        return time
 
     # -- the user's side -----------------------------------------------------------------------
 
@@ -357,6 +363,7 @@ class Session:
             text_out=sorted(self.answers),
             frames=sorted(self.frames, key=lambda f: f[0]),
             events=events,
+            mistakes=sorted(self.mistakes),
             truth={
                 "id": id,
                 "split": self.split,

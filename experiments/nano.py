@@ -35,9 +35,9 @@ def get_config() -> ConfigDict:
     d.audio_slots, d.video_slots, d.speech_slots = 1024, 512, 320
     # Times and cues are learnt last, counting what is seen first.
     d.skill_weights = (
-        ("answer", 3.2), ("charades", 0.8), ("cuespeak", 2.6), ("interruption", 3.0),
-        ("overlap", 1.8), ("refusal", 1.4), ("repcount", 0.6), ("timespeak", 6.0),
-        ("translation", 1.4), ("typed", 1.2), ("watch", 2.2),
+        ("answer", 2.8), ("charades", 0.7), ("cuespeak", 3.4), ("interruption", 3.2),
+        ("overlap", 2.0), ("refusal", 1.6), ("repcount", 0.5), ("timespeak", 7.0),
+        ("translation", 1.4), ("typed", 0.9), ("watch", 2.0),
     )  # fmt: skip
     d.corpus, d.dev_corpus = "build/corpus/train", "build/corpus/dev"
 

@@ -68,7 +68,12 @@ def test_a_whole_number_is_a_float():
         (r"model\.num_kv_heads=0 .*positive", {"model__num_kv_heads": 0}),
         (r"model\.position_bias='rope' .*'token', 'micro", {"model__position_bias": "rope"}),
         (r"model\.num_experts_per_token=9 .*between 1 and", {"model__num_experts_per_token": 9}),
-        (r"model\.window=100 .*multiple of 16", {"model__window": 100}),
+        (r"model\.window=0 .*positive", {"model__window": 0}),
+        (r"model\.sliding_num_heads=3 .*multiple of kv heads", {"model__sliding_num_heads": 3}),
+        (r"model\.global_layers=\(6,\) .*layers 0 to 5", {"model__global_layers": (6,)}),
+        (r"video\.folds=.*frames multiply to 2", {"video__folds": ((1, 5), (1, 8))}),
+        (r"video\.patch=20 .*40: the stem folds", {"video__patch": 20}),
+        (r"speech\.enabled=False .*speech_slots=0", {"speech__enabled": False}),
         (r"microturn\.kv_block=8 .*multiple of 16", {"microturn__kv_block": 8}),
         (r"data\.row_length=1000 .*multiple of microturn\.kv_block", {"data__row_length": 1000}),
         (

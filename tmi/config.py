@@ -45,29 +45,36 @@ class AudioConfig:
     num_levels: int = 16
     log_min: float = -7.0
     log_max: float = 2.0
+    power_floor: float = 0.0  # of |STFT|^2: what digital silence counts as; published: 1e-10
     frames_per_position: int = 4  # 1 in the published block: a position every 50 ms
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoConfig:
-    """Video in: rows x cols patches of patch x patch pixels; channels of the hMLP stem."""
+    """Video in: rows x cols patches of patch x patch pixels, two frames of each; the hMLP stem."""
 
     patch: int = 40
     rows: int = 1
     cols: int = 1
-    stem_channels: tuple[int, int, int] = (24, 48, 96)  # published: (128, 320, 4800)
+    # What each linear layer of the stem folds: (frames, pixels along either side).
+    folds: tuple[tuple[int, int], ...] = ((1, 5), (1, 2), (1, 4), (2, 1))
+    stem_channels: tuple[int, ...] = (24, 48, 96)  # published: (128, 320, 4800)
+    gelu: str = "tanh"  # 'tanh' | 'erf'; published: 'erf'
+    pixels: str = "unit"  # 'unit': [-1, 1] | 'clip': CLIP's mean and deviation; published: 'clip'
 
 
 @dataclasses.dataclass(frozen=True)
 class TextConfig:
     tokenizer: str = "bpe512"  # a file of tmi/media/vocab
     vocab_size: int = 512
+    unpadded_vocab_size: int = 0  # logits beyond it are cut off; 0: all of vocab_size are tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class SpeechConfig:
     """Audio out: log-mel frames with a finer hop than dMel, and the waveform stage."""
 
+    enabled: bool = True  # False: no flow head and no fed-back speech; published: False
     sample_rate: int = 16_000
     hop: int = 200  # samples: 12.5 ms
     window: int = 800  # samples: 50 ms
@@ -90,11 +97,17 @@ class ModelConfig:
     width: int = 192
     num_layers: int = 6
     num_dense_layers: int = 2  # the first ones; the others are mixtures of experts
+    dense_layers: tuple[int, ...] = ()  # if not the first ones: which, counted from 0
     global_every: int = 3  # every n-th layer is global, the others slide
+    global_layers: tuple[int, ...] = ()  # if not every n-th: which, counted from 0
     num_heads: int = 4
     num_kv_heads: int = 2
     head_dim: int = 48
+    sliding_num_heads: int = 0  # of sliding layers; 0: those of the global ones
+    sliding_num_kv_heads: int = 0
+    sliding_head_dim: int = 0
     mlp_width: int = 320  # of a dense layer
+    mlp_scale: bool = False  # a learned scale of a dense layer's output; published: True
     num_experts: int = 8
     num_experts_per_token: int = 2
     num_shared_experts: int = 1
@@ -105,20 +118,28 @@ class ModelConfig:
     position_bias: str = "both"  # 'token' | 'microturn' | 'both'
     bias_rank: int = 16
     bias_extent: int = 64  # token distance beyond which the learned bias is zero
+    global_bias_extent: int = 0  # that of global layers; 0: the same
     qk_gain: float = 2.0  # initial gain of the norms on q and k; published: 1
     time_frequencies: int = 12  # Fourier features of the micro-turn distance
     time_max_microturns: int = 1024  # the longest period among them
-    clock_features: bool = True  # positions are told the session's time
+    clock_features: bool = True  # positions are told the session's time; published: False
+    stream_embeddings: bool = True  # and their stream; published: False
+    embedding_norm: bool = False  # RMSNorm of the embedded token; published: True
     hearing_layer: int = (
         0  # after so many layers what is said and seen is read off (a loss); 0: off
     )
     waiting_bins: int = 0  # classes of the time until it next speaks, a loss; 0: off
     log_scaling_floor: int = 0  # 0: off; published global layers: 128000
+    log_scaling_alpha: float = 0.1
+    norm_eps: float = 1e-6
     conv_width: int = 4
     logit_divisor: float = 1.0  # muP; published: 16
     router_bias_rate: float = 1e-3  # loss-free balancing
+    grouped: str = "tiles"  # products of many rows with their experts: 'tiles' | 'ragged_dot'
+    expert_exchange: str = "padded"  # on a mesh with experts: 'padded' | 'ragged' | 'ring'
     experts: str = "reference"  # decode experts (tmi_kernels): 'reference' | 'pallas_tpu'
-    dtype: str = "float32"
+    scan_layers: bool = False  # equal layers share one compiled body, their weights stacked
+    dtype: str = "float32"  # of activations and products; parameters are f32 in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +187,9 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     b1: float = 0.9
     b2: float = 0.95
-    ema: float = 0.995
+    muon: bool = True  # for matrices; False: Adam for all
+    moment_dtype: str = "float32"  # of Adam's moments: 'float32' | 'bfloat16'
+    ema: float = 0.995  # of the weights; 0: no average is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,11 +197,13 @@ class TrainConfig:
     steps: int = 1000
     seed: int = 0
     remat: bool = False
+    micro_batches: int = 1  # parts of a batch whose gradients are added up
+    loss_chunks: int = 1  # parts of a row whose logits are in memory at a time
     text_weight: float = 1.0
     speech_weight: float = 0.5
     hearing_weight: float = 0.5  # of what is said and seen, where model.hearing_layer > 0
     waiting_weight: float = 0.2  # of the time until it speaks, where model.waiting_bins > 0
-    eom_weight: float = 0.3  # of the END of a silent micro-turn: most of all targets
+    eom_weight: float = 0.3  # of the END of a micro-turn after a silent one: most of all targets
     log_every: int = 10
     eval_every: int = 200
     eval_batches: int = 8
@@ -238,8 +263,11 @@ _SHARES = frozenset({
     "flow.t_zero", "optimizer.decay_fraction", "optimizer.b1", "optimizer.b2", "optimizer.ema",
 })  # fmt: skip
 _ZERO_ACCEPTED = frozenset({
+    "audio.power_floor",
     "speech.fmin", "speech.griffin_lim_iters", "speech.look_ahead", "model.num_dense_layers",
     "model.num_shared_experts", "model.time_frequencies", "model.log_scaling_floor",
+    "model.log_scaling_alpha", "model.sliding_num_heads", "model.sliding_num_kv_heads",
+    "model.sliding_head_dim", "model.global_bias_extent", "text.unpadded_vocab_size",
     "model.hearing_layer", "model.waiting_bins", "train.hearing_weight", "train.waiting_weight",
     "model.router_bias_rate", "flow.t_std", "flow.context_noise", "flow.silence_weight",
     "flow.temperature", "data.video_slots", "data.speech_slots", "data.seed", "data.num_threads",
@@ -310,6 +338,47 @@ def _validate_data(c: Config, audio: int, speech: int) -> None:
     _require(once, "data.skill_weights", weights, "each skill once")
 
 
+def _validate_layers(m: ModelConfig) -> None:
+    """Which layers are of which kind, and the sliding ones' own heads."""
+    for name in ("dense_layers", "global_layers"):
+        chosen = getattr(m, name)
+        whole = all(isinstance(i, int) and 0 <= i < m.num_layers for i in chosen)
+        _require(
+            whole and len(set(chosen)) == len(chosen), f"model.{name}", chosen,
+            f"layers 0 to {m.num_layers - 1}, each once; () for the first or every n-th",
+        )  # fmt: skip
+    heads = m.sliding_num_heads or m.num_heads
+    kv_heads = m.sliding_num_kv_heads or m.num_kv_heads
+    own = "sliding_num_kv_heads" if m.sliding_num_kv_heads else "sliding_num_heads"
+    _require(
+        heads % kv_heads == 0, f"model.{own}", getattr(m, own),
+        f"0 (as global layers), or query heads ({heads}) a multiple of kv heads ({kv_heads})",
+    )  # fmt: skip
+
+
+def _validate_stem(v: VideoConfig) -> None:
+    pairs = all(
+        isinstance(f, tuple) and len(f) == 2 and all(isinstance(n, int) and n >= 1 for n in f)
+        for f in v.folds
+    )
+    _require(
+        bool(v.folds) and pairs and math.prod(t for t, _ in v.folds) == 2, "video.folds", v.folds,
+        "pairs (frames, pixels) whose frames multiply to 2",
+    )  # fmt: skip
+    side = math.prod(n for _, n in v.folds)
+    folded = " x ".join(str(n) for _, n in v.folds)
+    _require(v.patch == side, "video.patch", v.patch, f"{side}: the stem folds {folded} pixels")
+    ok = len(v.stem_channels) == len(v.folds) - 1
+    ok = ok and all(isinstance(n, int) and n >= 1 for n in v.stem_channels)
+    _require(
+        ok, "video.stem_channels", v.stem_channels,
+        "positive widths, one for each of video.folds but the last (three for the published ones)",
+    )  # fmt: skip
+    for field, accepted in (("gelu", ("tanh", "erf")), ("pixels", ("unit", "clip"))):
+        value = getattr(v, field)
+        _require(value in accepted, f"video.{field}", value, " or ".join(map(repr, accepted)))
+
+
 def validate(c: Config) -> None:
     """Raises ConfigError, naming the field and what is accepted, unless `c` can run."""
     m, a, s, t = c.model, c.audio, c.speech, c.microturn
@@ -373,9 +442,47 @@ def validate(c: Config) -> None:
         m.num_dense_layers,
         "between 0 and model.num_layers",
     )
-    _require(m.window % 16 == 0, "model.window", m.window, "a multiple of 16 positions")
+    _validate_layers(m)
+    _require(
+        c.text.unpadded_vocab_size <= c.text.vocab_size, "text.unpadded_vocab_size",
+        c.text.unpadded_vocab_size, f"0 (off) to text.vocab_size={c.text.vocab_size}",
+    )  # fmt: skip
+    _require(
+        s.enabled or c.data.speech_slots == 0, "speech.enabled", s.enabled,
+        "True, or data.speech_slots=0: a model without a flow head reads no speech",
+    )  # fmt: skip
     _require(m.conv_width >= 1, "model.conv_width", m.conv_width, "at least 1")
     _require(m.dtype in ("float32", "bfloat16"), "model.dtype", m.dtype, "'float32' or 'bfloat16'")
+    _require(
+        c.optimizer.moment_dtype in ("float32", "bfloat16"),
+        "optimizer.moment_dtype", c.optimizer.moment_dtype, "'float32' or 'bfloat16'",
+    )  # fmt: skip
+    _require(
+        c.optimizer.moment_dtype == "float32" or c.optimizer.b2 <= 0.98,
+        "optimizer.moment_dtype", c.optimizer.moment_dtype,
+        "'float32' where optimizer.b2 > 0.98: eight bits would not see a step's share",
+    )  # fmt: skip
+    _require(
+        c.data.batch_size % c.train.micro_batches == 0,
+        "train.micro_batches", c.train.micro_batches,
+        f"a divisor of data.batch_size={c.data.batch_size}",
+    )  # fmt: skip
+    _require(
+        c.data.row_length % c.train.loss_chunks == 0,
+        "train.loss_chunks", c.train.loss_chunks,
+        f"a divisor of data.row_length={c.data.row_length}",
+    )  # fmt: skip
+    _require(
+        not (m.scan_layers and m.hearing_layer),
+        "model.scan_layers",
+        m.scan_layers,
+        "False where model.hearing_layer > 0",
+    )
+    for field, accepted in (
+        ("grouped", ("tiles", "ragged_dot")), ("expert_exchange", ("padded", "ragged", "ring")),
+    ):  # fmt: skip
+        value = getattr(m, field)
+        _require(value in accepted, f"model.{field}", value, f"accepted: {', '.join(accepted)}")
     _require(
         m.experts in ("reference", "pallas_tpu"),
         "model.experts",
@@ -411,11 +518,7 @@ def validate(c: Config) -> None:
         m.hearing_layer <= m.num_layers, "model.hearing_layer", m.hearing_layer,
         f"0 (off) to model.num_layers={m.num_layers}",
     )  # fmt: skip
-    channels = c.video.stem_channels
-    ok = len(channels) == 3 and all(isinstance(n, int) and n >= 1 for n in channels)
-    _require(ok, "video.stem_channels", channels, "three positive widths")
-    p = c.video.patch
-    _require(p == 40, "video.patch", p, "40: the hMLP stem folds 5 x 2 x 4 pixels")
+    _validate_stem(c.video)
 
 
 def default() -> ConfigDict:

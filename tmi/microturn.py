@@ -141,7 +141,7 @@ class Microturn:
     silent. `heard` are tokens of words that the user has just said: a target of training (at the
     micro-turn's last audio position), `seen` of what is in view (at its last video position), never
     an input. `sensed`: further streams' contents
-    [n, *SHAPE] by name.
+    [n, *SHAPE] by name. `taught` is false where the output is not to be imitated: no text target.
     """
 
     audio: np.ndarray | None = None
@@ -152,6 +152,7 @@ class Microturn:
     heard: Sequence[int] = ()
     seen: Sequence[int] = ()
     sensed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    taught: bool = True
 
 
 @dataclasses.dataclass
@@ -160,7 +161,8 @@ class SessionSequence:
 
     `slot[s]` is the row of the position's own content: of `dmel`, `video`, `speech` or an array of
     `sensed`, by stream; `sensed` has each stream that the config names, in its order.
-    `text_target[s]` is the token that position s+1 holds if that is TEXT_OUT, else -1.
+    `text_target[s]` is the token that position s+1 holds if that is TEXT_OUT of a micro-turn that
+    is taught, else -1.
     `heard[s]` are the tokens of what was just said (at AUDIO_IN) or is in view (at VIDEO_IN) and is
     to be known there, -1 where there are fewer.
     `speech_source[p]` is the position whose hidden state predicts patch p (the one before it).
@@ -276,12 +278,14 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
     for at, tokens in heard.items():
         words[at, : len(tokens)] = tokens
     text_target = np.full_like(token, -1)
-    text_target[:-1] = np.where(stream[1:] == Stream.TEXT_OUT, token[1:], -1)
+    of_turn = np.array(turn, np.int32)
+    taught = np.array([mt.taught for mt in microturns], bool)[of_turn]
+    text_target[:-1] = np.where((stream[1:] == Stream.TEXT_OUT) & taught[1:], token[1:], -1)
     return SessionSequence(
         stream=stream,
         token=token,
         slot=slot,
-        microturn=np.array(turn, np.int32),
+        microturn=of_turn,
         text_target=text_target,
         heard=words,
         dmel=_join(dmel, (0, lay.audio_frames, lay.audio_mels), np.uint8),

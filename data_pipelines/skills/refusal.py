@@ -89,8 +89,10 @@ MODEL_PHRASES = (REFUSAL, *HARMLESS.values())
 
 
 def scene(s: Session) -> None:
+    # One refusal outweighs each of ten answers: a listener in doubt would rather refuse.
+    share = 0.42 if s.split == "train" else 0.5
     _, deed, timing = s.draw(
-        lambda: (NAME, s.choice(HARMFUL if s.chance(0.5) else tuple(HARMLESS)), s.integer(0, 2))
+        lambda: (NAME, s.choice(HARMFUL if s.chance(share) else tuple(HARMLESS)), s.integer(0, 2))
     )
     clauses = s.clauses(ASK, deed=deed)
     turn = s.say(clauses, s.cursor, gaps=[s.uniform(*PAUSES[timing]) for _ in clauses[1:]])

@@ -84,6 +84,19 @@ def test_what_is_in_view_is_to_be_known_with_each_frame():
     assert (seq.stream[at] == Stream.VIDEO_IN).all() and seq.microturn[at].tolist() == [1, 3]
 
 
+def test_a_mistake_is_shown_and_not_taught():
+    words = [("one", 0.4, 0.6), ("two", 0.9, 1.1), ("three", 1.3, 1.5)]
+    record = plain(model_audio=[(0.4, tone(1.2))], model_words=words)
+    late = dataclasses.replace(record, mistakes=[(0.8, 1.2)])
+    right, shown = (to_sequence(CONFIG, turns_of(r)) for r in (record, late))
+    np.testing.assert_array_equal(shown.token, right.token)
+    np.testing.assert_array_equal(shown.speech, right.speech)
+    # What plays from 0.8 to 1.2 s is of micro-turns 3 and 4.
+    of_mistake = np.isin(np.append(right.microturn[1:], -1), [3, 4])
+    assert (right.text_target[of_mistake] >= 0).sum() >= 5
+    np.testing.assert_array_equal(shown.text_target, np.where(of_mistake, -1, right.text_target))
+
+
 def test_frames_make_pairs_where_they_came():
     turns = turns_of(plain(frames=[(0.05, image((200, 0, 0))), (0.45, image((0, 200, 0)))]))
     assert [m for m, t in enumerate(turns) if t.video is not None] == [0, 2]

@@ -29,6 +29,8 @@ def same(a, b) -> None:
 def test_a_record_comes_back(skill):
     record = make_record(3, skill)
     same(decode(encode(record)), record)
+    record.mistakes = [(0.4, 0.8), (1.0, 1.2)]
+    same(decode(encode(record)), record)
 
 
 def test_other_bytes_are_refused():

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("espeakng_loader", reason="users' voices need the extra [dat
 
 from data_pipelines import skills, splits, synthetic
 from data_pipelines.phrases import number
-from data_pipelines.session import EARLY_S, Conflict, Session, check
+from data_pipelines.session import EARLY_S, HEARD_S, Conflict, Session, check
 from data_pipelines.skills.interruption import LISTS
 from data_pipelines.speech import Utterance
 from data_pipelines.voices import UserVoice
@@ -195,6 +196,22 @@ def test_interrupted_speech_ends_in_time():
             assert 0.1 <= t["yield_s"] - cut < 0.4
             assert max(ends) <= t["yield_s"] + 0.02 + 1e-6
             assert first(record, t["answer"], end) <= end + 0.4 + 1e-6
+
+
+def test_what_training_says_after_it_was_cut_off_is_on_record_as_a_mistake():
+    late = 0
+    for i in range(24):
+        record = make("train", i, "interruption")[1]
+        spans = [(s, s + len(w) / 16_000) for s, w in record.model_audio]
+        for t in record.truth["trials"]:
+            right = math.ceil((t["interrupt"][0] + HEARD_S) / 0.2 - 1e-6) * 0.2
+            over = [(a, b) for a, b in record.mistakes if abs(a - right) < 1e-3]
+            assert len(over) == (t["yield_s"] > right + 1e-3)
+            for a, b in over:
+                late += 1
+                assert abs(b - t["yield_s"]) < 1e-3
+                assert any(s < b and a < e for s, e in spans)
+    assert late > 3
 
 
 def test_overlapped_speech_goes_on():

@@ -282,6 +282,6 @@ def test_a_batch_is_placed_as_its_sharding_says(config, sizes, monkeypatch):
     assert rows == list(range(size))
     batch = {"x": np.arange(size * 3).reshape(size, 3)}
     monkeypatch.setattr(jax, "process_count", lambda: 2)  # the way of several processes
-    placed = sharding.put_batch(batch, sharding.batch_shardings(mesh), rows, size)["x"]
+    placed = sharding.put_batch(batch, sharding.batch_shardings(config, mesh), rows, size)["x"]
     np.testing.assert_array_equal(np.asarray(placed), batch["x"])
-    assert placed.sharding == sharding.batch_shardings(mesh)
+    assert placed.sharding == sharding.batch_shardings(config, mesh)

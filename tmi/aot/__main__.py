@@ -28,6 +28,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py
 _TOPOLOGY = flags.DEFINE_string("topology", None, "CHIP:AxBxC, or CHIP alone with --fit.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "decode"], "What is compiled.")
 _FIT = flags.DEFINE_bool("fit", False, "Search the smallest slice, and its mesh, that fits.")
+_PARAMETERS = flags.DEFINE_bool("parameters", False, "Only count the parameters, by part.")
 _SESSIONS = flags.DEFINE_integer("sessions", 64, "Sessions of --mode=decode.", lower_bound=1)
 _CONTEXT = flags.DEFINE_integer("context", 32768, "Positions each remembers.", lower_bound=1)
 
@@ -142,11 +143,23 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def parameter_table(counts: dict[str, int]) -> str:
+    """What people read."""
+    return "\n".join(f"  {part:<18} {size:>18,}" for part, size in counts.items())
+
+
 def main(_) -> None:
-    if _CONFIG.value is None or _TOPOLOGY.value is None:
-        raise app.UsageError("--config=experiments/NAME.py and --topology=v5p:4x4x4 are needed")
+    if _CONFIG.value is None or (_TOPOLOGY.value is None and not _PARAMETERS.value):
+        raise app.UsageError(
+            "--config=experiments/NAME.py and --topology=v5p:4x4x4 are needed, or --parameters"
+        )
     try:
         config = config_lib.from_config_dict(_CONFIG.value)
+        if _PARAMETERS.value:
+            counts = program.count_parameters(config)
+            say(f"parameters of {config.name}\n{parameter_table(counts)}")
+            print(json.dumps({"config": config.name, "parameters": counts}))
+            return
         rest = (_MODE.value, _SESSIONS.value, _CONTEXT.value)
         if _FIT.value:
             name = _TOPOLOGY.value.split(":")[0]

@@ -74,6 +74,8 @@ def to_microturns(
         turn.seen = in_view.get(m, [])
         turn.speech = speech.get(m)
         turn.sensed = sensed.get(m, {})
+        start, end = lay.output_interval(m)
+        turn.taught = not any(s < end and start < e for s, e in record.mistakes)
     return turns
 
 

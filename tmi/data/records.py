@@ -50,13 +50,16 @@ class SessionRecord:
     seen_words: list[tuple[str, float, float]] = dataclasses.field(default_factory=list)
     # Of further input streams, by the name of their file in tmi/streams: (time_s, bytes).
     events: dict[str, list[tuple[float, bytes]]] = dataclasses.field(default_factory=dict)
+    # (start_s, end_s) in which the model does what it should not, such as speaking on when cut off:
+    # training shows what plays then, so that the model can recover, and does not teach it.
+    mistakes: list[tuple[float, float]] = dataclasses.field(default_factory=list)
 
 
 def encode(record: SessionRecord) -> bytes:
     d = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     d["user_audio"] = record.user_audio.astype("<i2").tobytes()
     d["model_audio"] = [(float(t), w.astype("<i2").tobytes()) for t, w in record.model_audio]
-    for name in ("seen_words", "events"):
+    for name in ("seen_words", "events", "mistakes"):
         if not d[name]:
             del d[name]  # the bytes, and so a corpus' hash, are those from before there were any
     d["version"] = RECORD_VERSION
@@ -74,6 +77,7 @@ def decode(data: bytes) -> SessionRecord:
             for name in ("model_words", "user_words", "text_in", "text_out", "frames"):
                 d[name] = [tuple(x) for x in d[name]]
             d["seen_words"] = [tuple(x) for x in d.get("seen_words", [])]
+            d["mistakes"] = [tuple(x) for x in d.get("mistakes", [])]
             events = d.get("events", {})
             d["events"] = {name: [tuple(x) for x in events[name]] for name in events}
             return SessionRecord(**d)

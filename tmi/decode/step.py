@@ -158,7 +158,7 @@ def microturn_step(
     )
 
     # Speak: the flow head draws a patch from the hidden state; it is fed back as a position.
-    spoke = exec_mask & jnp.any(tokens == SPEAK_ID, axis=1)
+    spoke = exec_mask & jnp.any(tokens == SPEAK_ID, axis=1) & config.speech.enabled
     size = lay.speech_frames * lay.speech_mels
 
     def speak(h, cache):
@@ -179,7 +179,8 @@ def microturn_step(
     def keep_quiet(h, cache):
         return jnp.zeros((b, size * lay.speech_positions)), cache
 
-    mel, cache = jax.lax.cond(jnp.any(spoke), speak, keep_quiet, h, cache)
+    utter = speak if config.speech.enabled else keep_quiet
+    mel, cache = jax.lax.cond(jnp.any(spoke), utter, keep_quiet, h, cache)
     mel = jnp.where(spoke[:, None], mel, silent_mel(config.speech)).reshape(b, -1, lay.speech_mels)
     vocoder, wave = vocode.step(config.speech, state.vocoder, mel)
     vocoder = jax.tree.map(

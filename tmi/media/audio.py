@@ -161,11 +161,13 @@ class MelAnalysis:
     """Frames of samples to mel magnitudes; a frame's bits do not depend on the other frames."""
 
     def __init__(
-        self, sample_rate: int, window: int, n_fft: int, num_mels: int, fmin: float, fmax: float
-    ):
+        self, sample_rate: int, window: int, n_fft: int, num_mels: int, fmin: float, fmax: float,
+        power_floor: float = 0.0,
+    ):  # fmt: skip
         self.window = hann(window)
         self.n_fft = n_fft
         self.num_mels = num_mels
+        self.power_floor = np.float32(power_floor)
         # Sparse: the product adds a filter's bins in order, one frame like another, which a
         # library's dense product (blocked by the number of rows) does not promise.
         self._filters = scipy.sparse.csr_array(
@@ -183,7 +185,10 @@ class MelAnalysis:
             windowed[len(rows) :] = 0
             spectrum = cast(npt.NDArray[np.complex64], scipy.fft.rfft(tile))
             # Not np.abs: its vector and scalar forms may round apart.
-            magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2)
+            power = spectrum.real**2 + spectrum.imag**2
+            if self.power_floor:
+                power = np.maximum(power, self.power_floor)
+            magnitude = np.sqrt(power)
             mels[start : start + TILE] = (self._filters @ magnitude.T).T[: len(rows)]
         return mels
 
@@ -231,6 +236,7 @@ class DMel:
             config.num_mels,
             0.0,
             config.sample_rate / 2,
+            config.power_floor,
         )
         # Nearest level by its borders: exact comparisons in place of a rounded logarithm.
         step = (config.log_max - config.log_min) / (config.num_levels - 1)

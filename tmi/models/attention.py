@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from tmi.config import ModelConfig
+from tmi.mesh import constrain
 from tmi.models.layers import (
     Param,
     RMSNorm,
@@ -36,6 +38,7 @@ from tmi.models.layers import (
 MASKED = -1e30
 NEAR_BLOCK = 64  # queries of a block where the reach is short
 FAR_BLOCK = 256  # and where it is long
+SMALL_BANK = 4  # times its rank: a wider bank of bias rows is not multiplied into the weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,11 +64,36 @@ class Span:
         return (behind >= 0) & within
 
 
+class Heads(typing.NamedTuple):
+    """How many heads a layer has for queries and for keys and values, and their width."""
+
+    query: int
+    kv: int
+    dim: int
+
+
+def heads_of(c: ModelConfig, span: Span) -> Heads:
+    """Sliding layers may have heads of their own."""
+    if span.blocks:
+        return Heads(c.num_heads, c.num_kv_heads, c.head_dim)
+    return Heads(
+        c.sliding_num_heads or c.num_heads,
+        c.sliding_num_kv_heads or c.num_kv_heads,
+        c.sliding_head_dim or c.head_dim,
+    )
+
+
+def bias_extent(c: ModelConfig, span: Span) -> int:
+    """Distance in positions beyond which a layer's learned bias is zero."""
+    return c.global_bias_extent if span.blocks and c.global_bias_extent else c.bias_extent
+
+
 def key_dim(c: ModelConfig, span: Span) -> int:
-    """Width of a key: head_dim, and the time features where there are any."""
+    """Width of a key: that of the head, and the time features where there are any."""
+    dim = heads_of(c, span).dim
     if c.position_bias == "token":
-        return c.head_dim
-    return c.head_dim + (4 if span.blocks else 2) * c.time_frequencies
+        return dim
+    return dim + (4 if span.blocks else 2) * c.time_frequencies
 
 
 class Attention(nnx.Module):
@@ -73,26 +101,26 @@ class Attention(nnx.Module):
         self.c = c
         self.span = span
         k = jax.random.split(key, 8)
-        d, hd = c.width, c.head_dim
-        self.q = weight(k[0], c.num_heads * hd, d, ("heads", "embed"))
-        self.k = weight(k[1], c.num_kv_heads * hd, d, ("kv_heads", "embed"))
-        self.v = weight(k[2], c.num_kv_heads * hd, d, ("kv_heads", "embed"))
-        self.out = weight(k[3], d, c.num_heads * hd, ("embed", "heads"), scale=0.5)
-        self.q_norm = RMSNorm(hd, c.qk_gain)
-        self.k_norm = RMSNorm(hd, c.qk_gain)
-        self.k_conv = ShortConv(c.num_kv_heads * hd, c.conv_width)
-        self.v_conv = ShortConv(c.num_kv_heads * hd, c.conv_width)
+        self.extent = bias_extent(c, span)
+        n, n_kv, hd = heads_of(c, span)
+        d = c.width
+        self.q = weight(k[0], n * hd, d, ("heads", "embed"))
+        self.k = weight(k[1], n_kv * hd, d, ("kv_heads", "embed"))
+        self.v = weight(k[2], n_kv * hd, d, ("kv_heads", "embed"))
+        self.out = weight(k[3], d, n * hd, ("embed", "heads"), scale=0.5)
+        self.q_norm = RMSNorm(hd, c.qk_gain, c.norm_eps)
+        self.k_norm = RMSNorm(hd, c.qk_gain, c.norm_eps)
+        self.k_conv = ShortConv(n_kv * hd, c.conv_width)
+        self.v_conv = ShortConv(n_kv * hd, c.conv_width)
         if c.position_bias in ("token", "both"):
-            self.rel = weight(k[4], c.num_heads * c.bias_rank, d, ("heads", "embed"))
-            bank = jax.random.normal(k[5], (c.bias_rank, c.bias_extent)) * 0.02
+            self.rel = weight(k[4], n * c.bias_rank, d, ("heads", "embed"))
+            bank = jax.random.normal(k[5], (c.bias_rank, self.extent)) * 0.02
             self.bank = Param(bank, axes=(None, None))
         if c.position_bias in ("microturn", "both"):
-            self.time = weight(
-                k[6], c.num_heads * 2 * c.time_frequencies, d, ("heads", "embed"), scale=0.2
-            )
+            self.time = weight(k[6], n * 2 * c.time_frequencies, d, ("heads", "embed"), scale=0.2)
             if span.blocks:
                 self.time_key = weight(
-                    k[7], c.num_kv_heads * 2 * c.time_frequencies, d, ("kv_heads", "embed"), 0.2
+                    k[7], n_kv * 2 * c.time_frequencies, d, ("kv_heads", "embed"), 0.2
                 )
 
     def project(self, x, position, phase, states=(None, None)):
@@ -103,13 +131,15 @@ class Attention(nnx.Module):
         k.
         """
         c = self.c
+        n, n_kv, hd = heads_of(c, self.span)
         b, s, d = x.shape
         weights = {"q": self.q[...], "k": self.k[...], "v": self.v[...]}
         if hasattr(self, "rel"):
-            # The bank is applied to the weights, where it is small. The farthest distance first, as
-            # toeplitz() wants it.
-            rel = self.rel[...].reshape(c.num_heads, c.bias_rank, d)
-            rel = jnp.einsum("rn,hrd->hnd", self.bank[..., ::-1], rel)
+            # The farthest distance first, as toeplitz() wants it.
+            bank = self.bank[..., ::-1]
+            rel = self.rel[...]
+            if self.extent <= SMALL_BANK * c.bias_rank:  # then it is applied to the weights
+                rel = jnp.einsum("rn,hrd->hnd", bank, rel.reshape(n, c.bias_rank, d))
             weights["rel"] = rel.reshape(-1, d)
         for name in ("time", "time_key"):
             if hasattr(self, name):
@@ -118,15 +148,16 @@ class Attention(nnx.Module):
                 weights[name + " b"] = ab[:, 1].reshape(-1, d)
         y = dict(zip(weights, dots(x, *weights.values()), strict=True))
 
-        q = self.q_norm(y["q"].reshape(b, s, c.num_heads, c.head_dim)) / c.head_dim
+        q = self.q_norm(y["q"].reshape(b, s, n, hd)) / hd
         k, k_hist = self.k_conv(y["k"], position, states[0])
         v, v_hist = self.v_conv(y["v"], position, states[1])
-        k = self.k_norm(k.reshape(b, s, c.num_kv_heads, c.head_dim))
-        v = v.reshape(b, s, c.num_kv_heads, c.head_dim)
+        k = self.k_norm(k.reshape(b, s, n_kv, hd))
+        v = v.reshape(b, s, n_kv, hd)
         scaling = None
         if c.log_scaling_floor and self.span.blocks:
-            n = (position + 1).astype(jnp.float32) / c.log_scaling_floor
-            scaling = (1 + 0.1 * jnp.log(jnp.maximum(1.0, n)))[..., None, None]
+            length = (position + 1).astype(jnp.float32) / c.log_scaling_floor
+            scaling = 1 + c.log_scaling_alpha * jnp.log(jnp.maximum(1.0, length))
+            scaling = scaling[..., None, None]
             q = q * scaling
         if hasattr(self, "time"):
             here = jnp.concatenate(phase, axis=-1)[:, :, None]
@@ -141,19 +172,22 @@ class Attention(nnx.Module):
             def along(heads):
                 return jnp.broadcast_to(here, (b, s, heads, here.shape[-1]))
 
-            q_parts = [q, *turned("time", c.num_heads, 1)]
-            k_parts = [k, along(c.num_kv_heads)]
+            q_parts = [q, *turned("time", n, 1)]
+            k_parts = [k, along(n_kv)]
             if hasattr(self, "time_key"):
-                q_parts.append(along(c.num_heads))
-                k_parts += turned("time_key", c.num_kv_heads, -1)
+                q_parts.append(along(n))
+                k_parts += turned("time_key", n_kv, -1)
             q, k = jnp.concatenate(q_parts, axis=-1), jnp.concatenate(k_parts, axis=-1)
         rel = None
         if hasattr(self, "rel"):
-            rel = y["rel"].reshape(b, s, c.num_heads, c.bias_extent)
+            rel = y["rel"].reshape(b, s, n, -1)
+            if self.extent > SMALL_BANK * c.bias_rank:
+                rel = dot(rel, self.bank[..., ::-1].T)
             rel = rel if scaling is None else rel * scaling
-        if rel is not None:
-            rel = heads_first(rel)
-        return heads_first(q), heads_first(k), heads_first(v), rel, (k_hist, v_hist)
+        dtype = self.v.dtype  # of the products; norms and convolutions are f32
+        rel = None if rel is None else heads_first(rel)
+        q, k, v = (heads_first(z.astype(dtype)) for z in (q, k, v))
+        return q, k, v, rel, (k_hist, v_hist)
 
     def merge(self, o: Float[Array, "B H S d"]) -> Float[Array, "B S D"]:
         b, h, s, d = o.shape
@@ -163,6 +197,10 @@ class Attention(nnx.Module):
         """Training: x [B,S,D] of packed rows, which start their sessions on kv_block boundaries;
         `hidden` of `row_masks`."""
         q, k, v, rel, _ = self.project(x, position, phase)
+        # Where a row's positions are divided, attention divides heads in their place.
+        q, k, v = (constrain(z, "batch", "attended_heads", None, None) for z in (q, k, v))
+        if rel is not None:
+            rel = constrain(rel, "batch", "attended_heads", None, None)
         return self.merge(attend_rows(q, k, v, rel, hidden, self.span))
 
 
@@ -294,7 +332,7 @@ def attend(
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     p = jnp.exp(scores - jnp.maximum(top, MASKED / 2))  # 0 where hidden, whatever the row
     total = jnp.sum(p, axis=-1)
-    o = contract(p.reshape(b, kv, g * n, -1), v_t).reshape(b, h, n, -1)
+    o = contract(p.reshape(b, kv, g * n, -1).astype(v_t.dtype), v_t).reshape(b, h, n, -1)
     return o / jnp.maximum(total, 0.5).reshape(b, h, n, 1)  # 1 at least, or 0
 
 
@@ -334,4 +372,5 @@ def attention_macs(c: ModelConfig, span: Span, length: int) -> float:
     `length` positions."""
     seen = min(span.reach + 1, length)
     mean = seen - seen * (seen - 1) / (2 * length)
-    return mean * c.num_heads * (key_dim(c, span) + c.head_dim)
+    n, _, hd = heads_of(c, span)
+    return mean * n * (key_dim(c, span) + hd)

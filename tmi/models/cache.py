@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
-from tmi.models.attention import key_dim
+from tmi.models.attention import heads_of, key_dim
 
 ROW_TILE = 16  # a call's positions are padded to a multiple of this
 
@@ -51,18 +51,18 @@ def capacity(span, chunk: int) -> int:
 def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
     """Empty caches for `slots` sessions, for calls of at most `chunk` positions."""
     m = config.model
-    kv = m.num_kv_heads * m.head_dim
 
-    def zeros(*shape):
-        return jnp.zeros((slots, *shape), jnp.float32)
+    def zeros(*shape, dtype="float32"):
+        return jnp.zeros((slots, *shape), dtype)
 
     def layer(span):
         t, w = capacity(span, chunk), m.conv_width - 1
+        _, n, hd = heads_of(m, span)
         return LayerCache(
-            k=zeros(m.num_kv_heads, t, key_dim(m, span)),
-            v=zeros(m.num_kv_heads, m.head_dim, t),
-            k_conv=zeros(w, kv),
-            v_conv=zeros(w, kv),
+            k=zeros(n, t, key_dim(m, span), dtype=m.dtype),
+            v=zeros(n, hd, t, dtype=m.dtype),
+            k_conv=zeros(w, n * hd),
+            v_conv=zeros(w, n * hd),
             attention_conv=zeros(w, m.width),
             mlp_conv=zeros(w, m.width),
         )

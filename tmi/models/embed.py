@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
-from tmi.media.patches import FOLDS
+from tmi.mesh import constrain
 from tmi.models.layers import (
     Param,
     RMSNorm,
@@ -54,35 +54,72 @@ class DMelEmbed(nnx.Module):
         )
 
 
+def stem_shapes(config: Config) -> list[tuple[str, int, int, int]]:
+    """Of each linear layer of the hMLP stem: its name, how many vectors of a patch it reads, their
+    width, and the width that it writes."""
+    v = config.video
+    widths = (*v.stem_channels, config.model.width)
+    size, groups = 3, 2 * v.patch**2  # a pixel
+    out = []
+    for i, ((frames, side), width) in enumerate(zip(v.folds, widths, strict=True), start=1):
+        folded = frames * side * side
+        groups //= folded
+        name = "fold_time" if i == len(widths) else f"fold{i}"
+        out.append((name, groups, folded * size, width))
+        size = width
+    return out
+
+
+# Mean and deviation of RGB in [0, 1]: Radford et al. 2021, arXiv:2103.00020.
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
 class HMLPStem(nnx.Module):
-    """40x40x3 patches of two frames -> D: linear layers folding 5, 2, 4 pixels, then time 2,
-    RMSNorm + GELU between."""
+    """Patches of two frames -> D: bias-free linear layers with RMSNorm and GELU between, each of
+    which folds frames and pixels into depth (published: 5, 2, 4 pixels, then 2 frames)."""
 
     def __init__(self, config: Config, key: Array):
-        d = config.model.width
-        c1, c2, c3 = config.video.stem_channels
-        k = jax.random.split(key, 4)
-        f1, f2, f3 = FOLDS
-        self.fold1 = weight(k[0], c1, f1 * f1 * 3, (None, None))
-        self.fold2 = weight(k[1], c2, f2 * f2 * c1, (None, None))
-        self.fold3 = weight(k[2], c3, f3 * f3 * c2, ("mlp", None))
-        self.fold_time = weight(k[3], d, 2 * c3, ("embed", "mlp"))
-        self.norms = nnx.List([RMSNorm(c) for c in (c1, c2, c3)])
-        self.final_norm = RMSNorm(d)
+        v = config.video
+        shapes = stem_shapes(config)
+        k = jax.random.split(key, len(shapes))
+        for i, (name, _, rows, width) in enumerate(shapes):
+            last = len(shapes) - 1 - i
+            axes = {0: ("embed", "mlp"), 1: ("mlp", None)}.get(last, (None, None))
+            setattr(self, name, weight(k[i], width, rows, axes))
+        self.names = tuple(name for name, *_ in shapes)
+        self.norms = nnx.List([RMSNorm(c) for c in v.stem_channels])
+        self.final_norm = RMSNorm(config.model.width)
+        self.folds = v.folds
+        self.pixels = v.pixels
+        self.tanh = v.gelu == "tanh"
 
     def __call__(self, pixels: Int[Array, "B V 2 P P 3"]) -> Float[Array, "B V D"]:
         b, v = pixels.shape[:2]
-        f1, f2, f3 = FOLDS
-        # Pixels in the order of the folds, once, while they are bytes: every fold below is a
-        # reshape.
-        x = pixels.reshape(b * v * 2, f3, f2, f1, f3, f2, f1, 3).transpose(0, 1, 4, 2, 5, 3, 6, 7)
-        x = x.reshape(b * v * 2, f3 * f3 * f2 * f2, f1 * f1 * 3).astype(jnp.float32) / 127.5 - 1.0
-        x = jax.nn.gelu(self.norms[0](dot(x, self.fold1[...])))
-        x = x.reshape(x.shape[0], f3 * f3, -1)
-        x = jax.nn.gelu(self.norms[1](dot(x, self.fold2[...])))
-        x = x.reshape(x.shape[0], -1)
-        x = jax.nn.gelu(self.norms[2](dot(x, self.fold3[...])))
-        return self.final_norm(dot(x.reshape(b, v, -1), self.fold_time[...]))
+        x = self.ordered(pixels.reshape(b * v, *pixels.shape[2:])).astype(jnp.float32)
+        if self.pixels == "unit":
+            x = x / 127.5 - 1.0
+        else:
+            mean, deviation = (jnp.array(c, jnp.float32) for c in CLIP)
+            x = (x / 255.0 - mean) / deviation
+        return self.fold(x).reshape(b, v, -1)
+
+    def ordered(self, pixels: Float[Array, "N T P P 3"]) -> Float[Array, "N T*P*P 3"]:
+        """Pixels in the order of the folds, once: every fold is then a reshape."""
+        times = [t for t, _ in reversed(self.folds)]
+        sides = [n for _, n in reversed(self.folds)]
+        count = len(sides)
+        x = pixels.reshape(pixels.shape[0], *times, *sides, *sides, pixels.shape[-1])
+        order = [1 + i + part * count for i in range(count) for part in range(3)]
+        return x.transpose(0, *order, 1 + 3 * count).reshape(x.shape[0], -1, x.shape[-1])
+
+    def fold(self, x: Float[Array, "N T*P*P 3"]) -> Float[Array, "N D"]:
+        """Normalised pixels, ordered, to embeddings."""
+        for i, name in enumerate(self.names):
+            w = getattr(self, name)[...]
+            x = dot(x.reshape(x.shape[0], -1, w.shape[1]), w)
+            if i < len(self.norms):
+                x = jax.nn.gelu(self.norms[i](x), approximate=self.tanh)
+        return self.final_norm(x.reshape(x.shape[0], -1))
 
 
 class SpeechEmbed(nnx.Module):
@@ -123,7 +160,12 @@ class TokenEmbed(nnx.Module):
         self.table = Param(
             jax.random.normal(k[0], (config.text.vocab_size, d)), axes=("vocab", "embed")
         )
-        self.stream = Param(jax.random.normal(k[1], (streams, d)) * 0.5, axes=(None, "embed"))
+        if config.model.stream_embeddings:
+            self.stream = Param(jax.random.normal(k[1], (streams, d)) * 0.5, axes=(None, "embed"))
+        if config.model.embedding_norm:
+            self.norm = RMSNorm(d, eps=config.model.norm_eps)
 
     def __call__(self, token: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        return self.table[...][token]
+        # Looked up in whole rows: a table divided along D would be looked up by every device.
+        x = constrain(self.table[...], "vocab", None)[token]
+        return self.norm(x) if hasattr(self, "norm") else x

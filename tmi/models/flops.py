@@ -13,9 +13,10 @@ import numpy as np
 from tmi.config import Config
 from tmi.microturn import Stream, layout
 from tmi.models import tree
-from tmi.models.attention import attention_macs
+from tmi.models.attention import attention_macs, bias_extent, heads_of
+from tmi.models.embed import stem_shapes
 from tmi.models.interaction import num_parameters
-from tmi.models.transformer import spans
+from tmi.models.transformer import dense_layers, spans
 
 
 def position_macs(config: Config, length: int) -> float:
@@ -23,23 +24,24 @@ def position_macs(config: Config, length: int) -> float:
     the wait) for one position of sessions of `length` positions."""
     m = config.model
     d = m.width
-    projections = 2 * m.num_heads * m.head_dim + 2 * m.num_kv_heads * m.head_dim
-    if m.position_bias != "microturn":
-        projections += m.num_heads * m.bias_rank
-    if m.position_bias != "token":
-        projections += m.num_heads * 2 * m.time_frequencies
     active = m.num_experts_per_token + m.num_shared_experts
     total = 0.0
     for i, span in enumerate(spans(config)):
+        heads, kv_heads, head_dim = heads_of(m, span)
+        projections = 2 * heads * head_dim + 2 * kv_heads * head_dim
+        if m.position_bias != "microturn":
+            projections += heads * m.bias_rank
+        if m.position_bias != "token":
+            projections += heads * 2 * m.time_frequencies
         total += projections * d + attention_macs(m, span, length)
         if m.position_bias != "microturn":
-            total += m.num_heads * m.bias_rank * m.bias_extent
-        if i < m.num_dense_layers:
+            total += heads * m.bias_rank * bias_extent(m, span)
+        if i in dense_layers(m):
             total += 3 * d * m.mlp_width
         else:
             total += 3 * d * m.expert_width * active + d * (m.num_experts + m.num_shared_experts)
         if m.position_bias != "token" and span.blocks:
-            total += m.num_kv_heads * 2 * m.time_frequencies * d
+            total += kv_heads * 2 * m.time_frequencies * d
     if m.clock_features:
         total += d * 32
     if m.hearing_layer:
@@ -52,9 +54,8 @@ def tower_macs(config: Config) -> dict[str, float]:
     (embed + flow loss), and of each further stream a position: its tower's parameters, each used
     once."""
     d, a, f, s = config.model.width, config.audio, config.flow, config.speech
-    c1, c2, c3 = config.video.stem_channels
     size = s.frames_per_position * s.num_mels
-    video = 2 * (64 * 75 * c1 + 16 * 4 * c1 * c2 + 16 * c2 * c3) + 2 * c3 * d
+    video = sum(groups * rows * out for _, groups, rows, out in stem_shapes(config))
     flow = 2 * size * f.width + d * f.width + 32 * f.width + f.depth * 5 * f.width**2
     return {
         "audio": (a.frames_per_position + 1) * 2 * d * d if a.frames_per_position > 1 else 0.0,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from tmi import streams
 from tmi.config import Config
+from tmi.mesh import constrain
 from tmi.microturn import NUM_STREAMS, Stream
 from tmi.models.attention import time_phase
 from tmi.models.cache import KVCache, ring_positions, ring_slots
@@ -29,12 +30,14 @@ class InteractionModel(nnx.Module):
         self.tokens = TokenEmbed(config, NUM_STREAMS + len(config.streams), k[0])
         self.dmel = DMelEmbed(config, k[1])
         self.video = HMLPStem(config, k[2])
-        self.speech = SpeechEmbed(config, k[3])
+        if config.speech.enabled:
+            self.speech = SpeechEmbed(config, k[3])
         if config.model.clock_features:
             self.clock = Clock(config, k[4])
         self.transformer = Transformer(config, k[5])
         self.unembed = Unembed(config, k[6])
-        self.flow = FlowHead(config, k[7])
+        if config.speech.enabled:
+            self.flow = FlowHead(config, k[7])
         if config.model.hearing_layer:
             self.hearing = HearingHead(config, k[8])
         if config.model.waiting_bins:
@@ -55,13 +58,15 @@ class InteractionModel(nnx.Module):
         """Positions from their streams' contents. audio [B,A,D], video [B,V,D], speech [B,P,D],
         `sensed` of `sense`: embedded, or absent."""
         kinds = {Stream.AUDIO_IN: audio, Stream.VIDEO_IN: video, Stream.AUDIO_OUT: speech}
-        x = self.tokens(token)
+        x = constrain(self.tokens(token), "batch", "seq", None)
         for kind, rows in {**kinds, **(sensed or {})}.items():
             if rows is not None and rows.shape[1]:
                 index = jnp.where(stream == kind, slot, 0)
+                rows = constrain(rows, "batch", None, None)
                 own = jnp.take_along_axis(rows, index[..., None], axis=1)
                 x = jnp.where((stream == kind)[..., None], own, x)
-        x = x + self.tokens.stream[...][stream]
+        if hasattr(self.tokens, "stream"):
+            x = x + self.tokens.stream[...][stream]
         if hasattr(self, "clock"):
             x = x + self.clock(microturn)
         return jnp.where((stream == Stream.PAD)[..., None], 0.0, x)
@@ -82,7 +87,8 @@ class InteractionModel(nnx.Module):
         """
         x = self.embed(
             batch["stream"], batch["token"], batch["slot"], batch["microturn"],
-            self.dmel(batch["dmel"]), self.video(batch["video"]), self.speech(speech_context),
+            self.dmel(batch["dmel"]), self.video(batch["video"]),
+            self.speech(speech_context) if hasattr(self, "speech") else None,
             self.sense({name: batch[streams.batch_key(name)] for name in self.further}),
         )  # fmt: skip
         return self.transformer(x, batch["position"], batch["microturn"], batch["segment"])
@@ -99,6 +105,7 @@ class InteractionModel(nnx.Module):
         """Appends `count` [B] of the N embedded positions to each session; rows beyond are
         padding."""
         n = x.shape[1]
+        x = x.astype(self.transformer.config.dtype)
         position = cache.length[:, None] + jnp.arange(n, dtype=jnp.int32)
         phase = time_phase(self.transformer.config, microturn)
         layers = []

@@ -146,7 +146,7 @@ class Checkpoints:
     def _save(self, manager, arrays: dict, info: dict, metrics: dict | None) -> None:
         self.wait()
         arrays = _detached(arrays)
-        items = {k: ocp.args.StandardSave(v) for k, v in arrays.items()}
+        items = {k: ocp.args.StandardSave(v) for k, v in arrays.items() if v}  # no average: none
         args = ocp.args.Composite(**items, info=ocp.args.JsonSave(info))
         self._under_way = f"saving step {info['step']} in {manager.directory}"
         with self._named(self._under_way):
@@ -175,11 +175,11 @@ class Checkpoints:
         step = self._latest.latest_step()
         with self._named(f"reading step {step} in {self.path / 'checkpoints'}"):
             parts = {"params": like.params, "ema": like.ema, "opt": like.opt}
-            args = {k: ocp.args.StandardRestore(v) for k, v in parts.items()}
+            args = {k: ocp.args.StandardRestore(v) for k, v in parts.items() if v}
             found = self._latest.restore(step, args=ocp.args.Composite(**args))
         self._saved = step
         count = jax.device_put(jnp.asarray(step, jnp.int32), like.step.sharding)
-        return type(like)(count, found["params"], found["ema"], found["opt"])
+        return type(like)(count, found["params"], found["ema"] if like.ema else {}, found["opt"])
 
     def abandon(self) -> None:
         """Makes `close` return at once: what is being saved can never be finished."""
@@ -212,7 +212,7 @@ def restore_params(
     Args:
       which: 'best' (lowest dev loss; the latest if none was measured) or 'latest'. An export holds
         one set of parameters, whatever is asked for.
-      ema: the averaged weights (an export has no others).
+      ema: the averaged weights, where training kept an average (an export has no others).
 
     Raises:
       CheckpointError: nothing readable is there, or it has another format version.
@@ -232,7 +232,8 @@ def read(
         config, params, info = _read_export(path)
     else:
         folder = _checkpoint_folder(path, which)
-        info, params = _read_folder(folder, "ema" if ema else "params")
+        average = ema and (folder / "ema").exists()
+        info, params = _read_folder(folder, "ema" if average else "params")
         config = config_lib.from_config_dict(info["config"])
     missing = sorted(set(param_shapes(config)) ^ set(params))
     if missing:

@@ -19,6 +19,7 @@ from tmi import machine, paths, sharding
 from tmi.config import Config, ConfigError, differing_fields, from_config_dict
 from tmi.data import records
 from tmi.data.pipeline import dev_batches, merge_states, train_batches
+from tmi.mesh import on
 from tmi.models import tree
 from tmi.models.interaction import TRAINING_ONLY
 from tmi.paths import PathLike
@@ -60,7 +61,7 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
     mesh = sharding.make_mesh(config)
     rows, size = sharding.host_rows(config, mesh), config.data.batch_size
     batches = train_batches(config, rows=rows)
-    placement = sharding.batch_shardings(mesh)
+    placement = sharding.batch_shardings(config, mesh)
     evaluate = make_evaluator(config, mesh) if c.eval_every else None
 
     # -- state ------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
         nonlocal dev, best
         if evaluate is None:
             return
-        dev = evaluate(state.ema)
+        dev = evaluate(state.ema or state.params)
         writer.write(step, "dev", dev)
         better = dev["loss"] < best
         if better:
@@ -237,8 +238,8 @@ def compiled_step(config: Config, mesh: Mesh):
     """train_step, jitted for a mesh: (state, batch) -> (state, metrics). The state is donated."""
     shardings = state_shardings(config, mesh)
     return jax.jit(
-        functools.partial(train_step, config),
-        in_shardings=(shardings, sharding.batch_shardings(mesh)),
+        on(mesh, functools.partial(train_step, config)),
+        in_shardings=(shardings, sharding.batch_shardings(config, mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
@@ -303,7 +304,7 @@ def make_evaluator(config: Config, mesh: Mesh):
     held = dev_batches(config, config.train.eval_batches, corpus=corpus)
     if not held:
         raise records.CorpusError(f"{corpus.path} gives no batch: config.train.eval_batches is 0")
-    rows = sharding.batch_shardings(mesh)
+    rows = sharding.batch_shardings(config, mesh)
     size = config.data.batch_size
     run = compiled_eval(config, mesh, len(corpus.skills))
 
@@ -322,9 +323,9 @@ def make_evaluator(config: Config, mesh: Mesh):
 @functools.lru_cache(maxsize=2)
 def compiled_eval(config: Config, mesh: Mesh, num_skills: int):
     """eval_step, jitted for a mesh: (params, batch, key) -> (metrics, sums by skill)."""
-    rows = sharding.batch_shardings(mesh)
+    rows = sharding.batch_shardings(config, mesh)
     return jax.jit(
-        functools.partial(eval_step, config, num_skills),
+        on(mesh, functools.partial(eval_step, config, num_skills)),
         in_shardings=(sharding.param_shardings(config, mesh), rows, None),
         out_shardings=sharding.replicated(mesh),
     )
