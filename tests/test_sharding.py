@@ -18,9 +18,9 @@ from tmi import config as config_lib
 from tmi import sharding
 from tmi.config import MESH_AXES, ConfigError
 from tmi.data.batch import empty_batch
+from tmi.mesh import ShardingRules, on
 from tmi.microturn import EOM_ID, Stream
 from tmi.models import tree
-from tmi.sharding import ShardingRules
 from tmi.train.step import init_state, train_step
 
 
@@ -55,11 +55,12 @@ def test_too_few_devices_are_named():
 
 def test_specs(mesh):
     rules = ShardingRules()
-    assert rules.spec(("heads", "embed"), (64, 32), mesh) == P(None, "fsdp")
-    assert rules.spec(("batch", "seq"), (8, 128), mesh) == P(("data", "fsdp"), None)
+    assert rules.spec(("heads", "embed"), (64, 32), mesh) == P(None, ("fsdp", "expert"))
+    assert rules.spec(("batch", "seq"), (8, 128), mesh) == P(("data", "fsdp", "expert"), None)
+    assert rules.spec(("batch", "seq"), (4, 128), mesh) == P(("data", "fsdp"), None)
     assert rules.spec(("experts", "mlp", "embed"), (8, 16, 32), mesh) == P("expert", None, "fsdp")
     assert rules.spec(("experts", "mlp", "embed"), (9, 16, 33), mesh) == P(None, None, None)
-    assert rules.spec(("embed", "embed"), (32, 32), mesh) == P("fsdp", None)
+    assert rules.spec(("embed", "embed"), (32, 32), mesh) == P(("fsdp", "expert"), None)
     with pytest.raises(AttributeError):
         rules.spec(("no_such_axis",), (4,), mesh)
 
@@ -128,10 +129,10 @@ def one_step(mesh_sizes):
     mesh = sharding.make_mesh(config)
     state = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
     states = sharding.state_shardings(config, state, mesh)
-    rows = sharding.batch_shardings(mesh)
+    rows = sharding.batch_shardings(config, mesh)
     state = jax.jit(functools.partial(init_state, config), out_shardings=states)(jax.random.key(0))
     step = jax.jit(
-        functools.partial(train_step, config),
+        on(mesh, functools.partial(train_step, config)),
         in_shardings=(states, rows),
         out_shardings=(states, sharding.replicated(mesh)),
         donate_argnums=0,

@@ -135,6 +135,8 @@ class ModelConfig:
     conv_width: int = 4
     logit_divisor: float = 1.0  # muP; published: 16
     router_bias_rate: float = 1e-3  # loss-free balancing
+    grouped: str = "tiles"  # products of many rows with their experts: 'tiles' | 'ragged_dot'
+    expert_exchange: str = "padded"  # on a mesh with experts: 'padded' | 'ragged' | 'ring'
     experts: str = "reference"  # decode experts (tmi_kernels): 'reference' | 'pallas_tpu'
     dtype: str = "float32"
 
@@ -445,6 +447,11 @@ def validate(c: Config) -> None:
     )  # fmt: skip
     _require(m.conv_width >= 1, "model.conv_width", m.conv_width, "at least 1")
     _require(m.dtype in ("float32", "bfloat16"), "model.dtype", m.dtype, "'float32' or 'bfloat16'")
+    for field, accepted in (
+        ("grouped", ("tiles", "ragged_dot")), ("expert_exchange", ("padded", "ragged", "ring")),
+    ):  # fmt: skip
+        value = getattr(m, field)
+        _require(value in accepted, f"model.{field}", value, f"accepted: {', '.join(accepted)}")
     _require(
         m.experts in ("reference", "pallas_tpu"),
         "model.experts",

@@ -1,8 +1,7 @@
-"""The mesh and the one table that says which logical axis of an array lies on which of its axes."""
+"""Devices as a mesh, and where parameters, state and batches lie on it (the table: tmi/mesh.py)."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 
@@ -12,46 +11,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from tmi.config import MESH_AXES, Config, ConfigError
+from tmi.mesh import RULES, ShardingRules
 from tmi.models import tree
-
-Axes = str | tuple[str, ...] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardingRules:
-    """Logical axis -> mesh axis or axes; None: not divided."""
-
-    batch: Axes = ("data", "fsdp")
-    seq: Axes = "sequence"
-    embed: Axes = "fsdp"
-    heads: Axes = "tensor"
-    kv_heads: Axes = "tensor"
-    head_dim: Axes = None
-    mlp: Axes = "tensor"
-    experts: Axes = "expert"
-    vocab: Axes = "tensor"
-    layers: Axes = None
-
-    def spec(
-        self, axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Mesh
-    ) -> PartitionSpec:
-        """Where an array's dimensions go.
-
-        A dimension that its mesh axes do not divide stays whole, as does one whose mesh axes an
-        earlier dimension took: sharding changes where things are, never what is computed.
-        """
-        taken: set[str] = set()
-        out: list[Axes] = []
-        for name, size in zip(axes, shape, strict=True):
-            target = getattr(self, name) if name else None
-            group = (target,) if isinstance(target, str) else tuple(target or ())
-            parts = math.prod(mesh.shape[a] for a in group)
-            if parts == 1 or size % parts or taken & set(group):
-                out.append(None)
-                continue
-            taken |= set(group)
-            out.append(target)
-        return PartitionSpec(*out)
 
 
 def make_mesh(config: Config) -> Mesh:
@@ -79,9 +40,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_shardings(mesh: Mesh, rules: ShardingRules | None = None) -> NamedSharding:
-    """Of every array of a batch: rows over the batch axes, the rest whole."""
-    return NamedSharding(mesh, PartitionSpec((rules or ShardingRules()).batch))
+def batch_shardings(config: Config, mesh: Mesh, rules: ShardingRules = RULES) -> NamedSharding:
+    """Of every array of a batch: rows over the batch axes that divide them, the rest whole."""
+    return NamedSharding(mesh, rules.spec(("batch",), (config.data.batch_size,), mesh))
 
 
 @functools.lru_cache(maxsize=8)
@@ -92,17 +53,16 @@ def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def param_shardings(
-    config: Config, mesh: Mesh, rules: ShardingRules | None = None
+    config: Config, mesh: Mesh, rules: ShardingRules = RULES
 ) -> dict[str, NamedSharding]:
     """Of every parameter by name, from the axes that its module gave it."""
-    rules = rules or ShardingRules()
     axes = tree.logical_axes(config)
     shapes = param_shapes(config)
     return {n: NamedSharding(mesh, rules.spec(axes[n], shapes[n], mesh)) for n in axes}
 
 
 def state_shardings(
-    config: Config, state: PyTree, mesh: Mesh, rules: ShardingRules | None = None
+    config: Config, state: PyTree, mesh: Mesh, rules: ShardingRules = RULES
 ) -> PyTree:
     """Of a pytree whose leaves lie in dicts keyed by parameter name, as an optimizer's state does.
 

@@ -11,7 +11,7 @@ import pytest
 from tests.models.conftest import small_config
 from tmi.data.batch import empty_batch, session_arrays
 from tmi.microturn import Stream
-from tmi.models import attention, moe, tree
+from tmi.models import attention, grouped, moe, tree
 from tmi.models.cache import init_cache
 from tmi.models.transformer import spans
 
@@ -194,7 +194,7 @@ def test_tiled_experts_and_their_gradients_equal_the_plain_sum(config):
     def loss(run):
         return lambda x, w, *b: jnp.sum(jnp.sin(run(x, index, w, *b)))
 
-    got = jax.grad(loss(moe.tiled), argnums=(0, 1, 2, 3, 4))(x, weights, *banks)
+    got = jax.grad(loss(grouped.tiled), argnums=(0, 1, 2, 3, 4))(x, weights, *banks)
     want = jax.grad(loss(moe.few_rows), argnums=(0, 1, 2, 3, 4))(x, weights, *banks)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)

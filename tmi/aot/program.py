@@ -19,6 +19,7 @@ from tmi.config import MESH_AXES, Config, ConfigError
 from tmi.data.batch import abstract_batch, room
 from tmi.decode.step import init_state as init_stream
 from tmi.decode.step import input_chunk, microturn_step
+from tmi.mesh import on
 from tmi.microturn import Stream
 from tmi.models import flops, tree
 from tmi.train.step import init_state, train_step
@@ -79,12 +80,12 @@ def train_program(config: Config, mesh: Mesh) -> Program:
     placed = sharding.state_shardings(config, shape, mesh)
     state = _placed(shape, placed)
     batch = {
-        k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_shardings(mesh))
+        k: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.batch_shardings(config, mesh))
         for k, x in abstract_batch(config).items()
     }
     model = _training_flops(config)
     return Program(
-        functools.partial(train_step, config), (state, batch), (0,),
+        on(mesh, functools.partial(train_step, config)), (state, batch), (0,),
         {
             "parameters": bytes_of(state.params), "average": bytes_of(state.ema),
             "optimizer": bytes_of(state.opt), "batch": bytes_of(batch),
@@ -122,7 +123,8 @@ def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> P
     key = jax.eval_shape(lambda: jax.random.key(0))
     positions = sessions * (2 + config.microturn.max_text_out)
     return Program(
-        functools.partial(microturn_step, config), (params, state, chunk, mask, mask, key), (1,),
+        on(mesh, functools.partial(microturn_step, config)),
+        (params, state, chunk, mask, mask, key), (1,),
         {"parameters": bytes_of(params), "cache": bytes_of(state), "batch": bytes_of(chunk)},
         2.0 * positions * flops.position_macs(config, context), 0.0,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from tmi import machine, sharding
 from tmi.config import Config, ConfigError, differing_fields, from_config_dict
 from tmi.data import records
 from tmi.data.pipeline import dev_batches, train_batches
+from tmi.mesh import on
 from tmi.models import tree
 from tmi.models.interaction import TRAINING_ONLY
 from tmi.train import checkpoint, provenance
@@ -59,7 +60,7 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
     # -- devices, data ----------------------------------------------------------------------------
     mesh = sharding.make_mesh(config)
     batches = train_batches(config, host_index=host, host_count=hosts)
-    rows = sharding.batch_shardings(mesh)
+    rows = sharding.batch_shardings(config, mesh)
     evaluate = make_evaluator(config, mesh) if c.eval_every else None
 
     # -- state ------------------------------------------------------------------------------------
@@ -206,8 +207,8 @@ def compiled_step(config: Config, mesh: Mesh):
     """train_step, jitted for a mesh: (state, batch) -> (state, metrics). The state is donated."""
     shardings = state_shardings(config, mesh)
     return jax.jit(
-        functools.partial(train_step, config),
-        in_shardings=(shardings, sharding.batch_shardings(mesh)),
+        on(mesh, functools.partial(train_step, config)),
+        in_shardings=(shardings, sharding.batch_shardings(config, mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
@@ -272,7 +273,7 @@ def make_evaluator(config: Config, mesh: Mesh):
     held = dev_batches(config, config.train.eval_batches, corpus=corpus)
     if not held:
         raise records.CorpusError(f"{corpus.path} gives no batch: config.train.eval_batches is 0")
-    rows = sharding.batch_shardings(mesh)
+    rows = sharding.batch_shardings(config, mesh)
     run = compiled_eval(config, mesh, len(corpus.skills))
 
     def evaluate(params: dict[str, Array]) -> dict[str, float]:
@@ -290,9 +291,9 @@ def make_evaluator(config: Config, mesh: Mesh):
 @functools.lru_cache(maxsize=2)
 def compiled_eval(config: Config, mesh: Mesh, num_skills: int):
     """eval_step, jitted for a mesh: (params, batch, key) -> (metrics, sums by skill)."""
-    rows = sharding.batch_shardings(mesh)
+    rows = sharding.batch_shardings(config, mesh)
     return jax.jit(
-        functools.partial(eval_step, config, num_skills),
+        on(mesh, functools.partial(eval_step, config, num_skills)),
         in_shardings=(sharding.param_shardings(config, mesh), rows, None),
         out_shardings=sharding.replicated(mesh),
     )

@@ -1,0 +1,144 @@
+"""Products of rows with their experts' weights: rows sorted by expert, so that each bank is read
+once.
+
+`tiled` pads each expert's rows to whole tiles (CPU: plain products, one weight gather a tile);
+`ragged` multiplies groups of unequal size (`jax.lax.ragged_dot`, a Mosaic kernel on TPU, which
+skips what lies beyond the last group). Sorting is a permutation, so its gradient is a gather too:
+XLA would emit a scatter.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from tmi.models.layers import contract
+
+TILE = 128  # rows of one expert that are multiplied together
+
+
+def tiled(
+    x: Float[Array, "T D"], index: Int[Array, "T N"], weights: Float[Array, "T N"],
+    gate: Float[Array, "E F D"], up: Float[Array, "E F D"], down: Float[Array, "E D F"],
+) -> Float[Array, "T D"]:  # fmt: skip
+    """Sum of each row's experts by weight; no row is ever dropped."""
+    rows, n = index.shape
+    experts = gate.shape[0]
+    tiles = -(-rows * n // TILE) + experts
+    flat = index.reshape(-1)
+    member = jax.nn.one_hot(flat, experts, dtype=jnp.int32)
+    rank = jnp.sum((jnp.cumsum(member, axis=0) - 1) * member, axis=1)
+    need = -(-jnp.sum(member, axis=0) // TILE)  # tiles of each expert
+    first = jnp.cumsum(need) - need
+    dest = (
+        jnp.sum(member * first, axis=1) * TILE + rank
+    )  # row of the sorted array, for each (token, choice)
+    source = (
+        jnp.full((tiles * TILE,), rows * n, jnp.int32)
+        .at[dest]
+        .set(jnp.arange(rows * n, dtype=jnp.int32))
+    )
+    expert_of_tile = jnp.clip(
+        jnp.searchsorted(jnp.cumsum(need), jnp.arange(tiles), side="right"), 0, experts - 1
+    )
+    pick = jax.nn.one_hot(expert_of_tile, experts, dtype=x.dtype)
+
+    xs = dispatch(x, source, dest.reshape(rows, n)).reshape(tiles, TILE, -1)
+    h = jax.nn.silu(contract(xs, tile_weights(gate, pick, expert_of_tile)))
+    h = h * contract(xs, tile_weights(up, pick, expert_of_tile))
+    ys = contract(h, tile_weights(down, pick, expert_of_tile)).reshape(tiles * TILE, -1)
+    return jnp.sum(collect(ys, source, dest.reshape(rows, n)) * weights[..., None], axis=1)
+
+
+def ragged(
+    x: Float[Array, "T D"], index: Int[Array, "T N"], weights: Float[Array, "T N"],
+    gate: Float[Array, "E F D"], up: Float[Array, "E F D"], down: Float[Array, "E D F"],
+) -> Float[Array, "T D"]:  # fmt: skip
+    """As `tiled`; an index of E is nobody's and costs nothing. f32 sums of whatever dtype."""
+    source, dest, sizes = sorted_rows(index, gate.shape[0])
+    ys = ragged_swiglu(dispatch(x, source, dest), sizes, gate, up, down)
+    return jnp.sum(collect(ys, source, dest).astype(jnp.float32) * weights[..., None], axis=1)
+
+
+def ragged_swiglu(xs: Float[Array, "R D"], sizes: Int[Array, " E"], gate, up, down):
+    """Rows sorted by expert through their gated MLPs; `sizes` of each group."""
+
+    def product(rows, bank):
+        out = jax.lax.ragged_dot(
+            rows, bank.swapaxes(1, 2), sizes, preferred_element_type=jnp.float32
+        )
+        return out.astype(rows.dtype)
+
+    return product(jax.nn.silu(product(xs, gate)) * product(xs, up), down)
+
+
+def sorted_rows(
+    index: Int[Array, "T N"], experts: int
+) -> tuple[Int[Array, " R"], Int[Array, "T N"], Int[Array, " E"]]:
+    """(for each sorted row its (token, choice), where each (token, choice) went, rows of each
+    expert); an index of `experts` goes last. Equal experts keep their order."""
+    flat = index.reshape(-1)
+    source = jnp.argsort(flat, stable=True).astype(jnp.int32)
+    dest = jnp.argsort(source).astype(jnp.int32).reshape(index.shape)
+    return source, dest, group_sizes(flat, experts)
+
+
+def group_sizes(index: Int[Array, " N"], experts: int) -> Int[Array, " E"]:
+    """How often each expert is named, without a scatter."""
+    return jnp.sum(index[:, None] == jnp.arange(experts)[None], axis=0, dtype=jnp.int32)
+
+
+@jax.custom_vjp
+def dispatch(x, source, dest):
+    """x [T, D] -> [rows sorted by expert, D]; padding rows (source T N) hold zeros."""
+    n = dest.shape[1]
+    padded = jnp.concatenate([x, jnp.zeros((1, x.shape[1]), x.dtype)])
+    return padded[source // n]
+
+
+def _dispatch_fwd(x, source, dest):
+    return dispatch(x, source, dest), dest
+
+
+def _dispatch_bwd(dest, g):
+    return jnp.sum(g[dest], axis=1), None, None
+
+
+dispatch.defvjp(_dispatch_fwd, _dispatch_bwd)
+
+
+@jax.custom_vjp
+def collect(ys, source, dest):
+    """Sorted rows -> [T, N, D]."""
+    return ys[dest]
+
+
+def _collect_fwd(ys, source, dest):
+    return ys[dest], source
+
+
+def _collect_bwd(source, g):
+    flat = g.reshape(-1, g.shape[-1])
+    return jnp.concatenate([flat, jnp.zeros((1, flat.shape[1]), flat.dtype)])[source], None, None
+
+
+collect.defvjp(_collect_fwd, _collect_bwd)
+
+
+@jax.custom_vjp
+def tile_weights(bank, pick, expert_of_tile):
+    """The weights of each tile's expert [tiles, out, in]."""
+    return bank[expert_of_tile]
+
+
+def _tile_weights_fwd(bank, pick, expert_of_tile):
+    return bank[expert_of_tile], pick
+
+
+def _tile_weights_bwd(pick, g):
+    shape = (pick.shape[1],) + g.shape[1:]
+    return jnp.dot(pick.T, g.reshape(g.shape[0], -1)).reshape(shape), None, None
+
+
+tile_weights.defvjp(_tile_weights_fwd, _tile_weights_bwd)
