@@ -118,25 +118,19 @@ def _dense_write(gate: np.ndarray, up: np.ndarray) -> Arrays:
     return (_interleaved(gate, up),)
 
 
-def _joined(routed: np.ndarray, shared: np.ndarray) -> Arrays:
-    return (np.concatenate([routed, shared]),)
+def _experts_read(both: np.ndarray) -> Arrays:
+    """[E, 2 F, D], gate and up interleaved -> gates, ups."""
+    return both[:, 0::2], both[:, 1::2]
 
 
-def _experts_read(routed: np.ndarray, shared: np.ndarray) -> Arrays:
-    """Of routed and of shared experts, gate and up interleaved -> gates, ups of all."""
-    return (
-        np.concatenate([routed[:, 0::2], shared[:, 0::2]]),
-        np.concatenate([routed[:, 1::2], shared[:, 1::2]]),
-    )
+def _halves_read(both: np.ndarray) -> Arrays:
+    """[E, 2 F, D], as transformers' modules hold it: gate before up."""
+    width = both.shape[1] // 2
+    return both[:, :width], both[:, width:]
 
 
-def _modules_read(routed: np.ndarray, gate: np.ndarray, up: np.ndarray) -> Arrays:
-    """As transformers' modules hold them: gate before up, shared ones apart."""
-    width = routed.shape[1] // 2
-    return (
-        np.concatenate([routed[:, :width], gate]),
-        np.concatenate([routed[:, width:], up]),
-    )
+def _halves_write(gate: np.ndarray, up: np.ndarray) -> Arrays:
+    return (np.concatenate([gate, up], axis=1),)
 
 
 def _layer_rules(c: Config, i: int, spelling: str) -> Iterable[Rule]:
@@ -161,31 +155,23 @@ def _layer_rules(c: Config, i: int, spelling: str) -> Iterable[Rule]:
                 yield rule((f"mlp.{name}_proj.weight",), (f"mlp.{name}",), _same, _same)
         return
 
-    def apart(*x: np.ndarray) -> Arrays:
-        n = c.model.num_experts
-        return tuple(part for y in x for part in (y[:n], y[n:]))
-
-    def experts_write(gate: np.ndarray, up: np.ndarray) -> Arrays:
-        return apart(_interleaved(gate, up))
-
-    def modules_write(gate: np.ndarray, up: np.ndarray) -> Arrays:
-        n = c.model.num_experts
-        return np.concatenate([gate[:n], up[:n]], axis=1), gate[n:], up[n:]
-
     for name, spelled in ROUTER.items():
         yield rule((spelled[column],), (name,), _same, _same)
     yield rule(("mlp.gate.global_scale",), ("mlp.scale",), _scalar, _vector)
+    shared_gate_up = ("mlp.shared_gate", "mlp.shared_up")
     if spelling == PUBLISHED:
-        w13 = ("mlp.experts.w13_weight", "mlp.shared_experts.shared_w13_weight")
-        w2 = ("mlp.experts.w2_weight", "mlp.shared_experts.shared_w2_weight")
-        yield rule(w13, gate_up, _experts_read, experts_write)
-        yield rule(w2, ("mlp.down",), _joined, apart)
-    else:
-        shared = tuple(f"mlp.shared_experts.{n}_proj" for n in ("gate", "up"))
-        w13 = ("mlp.experts.gate_up_proj", *shared)
-        w2 = ("mlp.experts.down_proj", "mlp.shared_experts.down_proj")
-        yield rule(w13, gate_up, _modules_read, modules_write)
-        yield rule(w2, ("mlp.down",), _joined, apart)
+        w13, w2 = ("mlp.experts.w13_weight",), ("mlp.experts.w2_weight",)
+        yield rule(w13, gate_up, _experts_read, _dense_write)
+        yield rule(w2, ("mlp.down",), _same, _same)
+        w13 = ("mlp.shared_experts.shared_w13_weight",)
+        w2 = ("mlp.shared_experts.shared_w2_weight",)
+        yield rule(w13, shared_gate_up, _experts_read, _dense_write)
+        yield rule(w2, ("mlp.shared_down",), _same, _same)
+        return
+    yield rule(("mlp.experts.gate_up_proj",), gate_up, _halves_read, _halves_write)
+    yield rule(("mlp.experts.down_proj",), ("mlp.down",), _same, _same)
+    for name in ("gate", "up", "down"):
+        yield rule((f"mlp.shared_experts.{name}_proj",), (f"mlp.shared_{name}",), _same, _same)
 
 
 def _tower_rules(c: Config, spelling: str) -> Iterable[Rule]:
