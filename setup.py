@@ -23,10 +23,12 @@ BASE = [
     "flax>=0.12.8",
     "optax>=0.2.8",
     "orbax-checkpoint>=0.12.8",
+    "etils[epath]>=1.12",
     "grain>=0.2.18",
     "array-record>=0.8.3",
     "tensorstore>=0.1.80",
     "ml-collections>=1.1.0",
+    "pyyaml>=6.0",
     "clu>=0.0.12",
     "jaxtyping>=0.3.3",
     "tensorboardX>=2.6.4",
@@ -82,6 +84,8 @@ EXTRAS = {
         "libtpu==0.0.42.*; python_version < '3.12'",
         "libtpu==0.0.50.*; python_version >= '3.12'",
     ],
+    # Workdirs in buckets, gs://. Corpora and arrays are read without them.
+    "gcp": ["gcsfs>=2025.3", "google-cloud-storage>=3.0"],
     # An independent implementation of the backbone, to check against and never to copy from.
     # (Its image processor needs the last two.)
     "oracle": ["transformers>=5.23", "torch>=2.6", "torchvision>=0.21", "pillow>=11"],

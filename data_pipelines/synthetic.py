@@ -163,10 +163,11 @@ def _render_shard(task: tuple[range, str]) -> dict:
     writer = ShardWriter(out / file)
     used = collections.Counter()
     sets: dict[str, set[str]] = {n: set() for n in ("combinations", "voices", "carriers", "looks")}
-    counts = collections.Counter()
+    counts, firsts = collections.Counter(), []
     for index in indices:
         s, record = _generator.session(index)
         writer.write(record)
+        firsts.append(record.skills[0])
         if job.split != "train":
             path = out / "truth" / f"{record.id}.json"
             path.write_text(json.dumps(record.truth))
@@ -185,7 +186,8 @@ def _render_shard(task: tuple[range, str]) -> dict:
                 counts["late_triggers"] += trigger["time_s"] > 30.0
     digest = writer.close()
     return {
-        "shard": {"file": file, "sha256": digest, "count": len(indices)},
+        # The skills tell who mixes them, on however many hosts, what to read.
+        "shard": {"file": file, "sha256": digest, "count": len(indices), "skills": firsts},
         "skills": dict(used),
         "counts": dict(counts),
         "cpu_s": time.process_time() - began,

@@ -18,7 +18,7 @@ from tmi import config as config_lib
 from tmi import sharding
 from tmi.config import MESH_AXES, ConfigError
 from tmi.data.batch import empty_batch
-from tmi.mesh import ShardingRules, on
+from tmi.mesh import RULES, ShardingRules, on
 from tmi.microturn import EOM_ID, Stream
 from tmi.models import tree
 from tmi.train.step import init_state, train_step
@@ -26,8 +26,8 @@ from tmi.train.step import init_state, train_step
 
 def config_with(mesh=(1, 1, 1, 1, 1)):
     view = debug.get_config()
-    # One layer, a mixture of four experts of which one is shared: it compiles the fastest.
-    view.model.num_layers, view.model.num_dense_layers, view.model.num_experts = 1, 0, 3
+    # One layer, a mixture: it compiles the fastest.
+    view.model.num_layers, view.model.num_dense_layers, view.model.num_experts = 1, 0, 4
     config = config_lib.from_config_dict(view)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, mesh=mesh))
 
@@ -124,28 +124,52 @@ def batch_for(config):
     return batch
 
 
-def one_step(mesh_sizes):
-    config = config_with(mesh_sizes)
+def one_step(config, params):
+    """Parameters and metrics after a step from `params`, which lie as the config's mesh wants."""
     mesh = sharding.make_mesh(config)
     state = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
     states = sharding.state_shardings(config, state, mesh)
     rows = sharding.batch_shardings(config, mesh)
-    state = jax.jit(functools.partial(init_state, config), out_shardings=states)(jax.random.key(0))
+    params = jax.device_put(params, sharding.param_shardings(config, mesh))
+    state = jax.jit(
+        lambda p: init_state(config, jax.random.key(0))._replace(params=p, ema=p),
+        out_shardings=states,
+    )(params)
     step = jax.jit(
         on(mesh, functools.partial(train_step, config)),
         in_shardings=(states, rows),
         out_shardings=(states, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    state, metrics = step(state, sharding.put_batch(batch_for(config), rows))
+    state, metrics = step(state, jax.device_put(batch_for(config), rows))
     return jax.device_get((state.params, metrics)), state
 
 
-def test_a_step_on_eight_devices_equals_a_step_on_one():
-    (params, metrics), _ = one_step((1, 1, 1, 1, 1))
-    (sharded, sharded_metrics), state = one_step((2, 2, 2, 1, 1))
-    gate = state.params["transformer.layers.0.mlp.gate"]
-    assert gate.sharding.spec == P("expert", None, "fsdp")
+@pytest.fixture(scope="module")
+def checkpoint():
+    """Parameters, and those after a step on one device."""
+    config = config_with()
+    params = jax.device_get(tree.init(config, jax.random.key(0)))
+    return params, one_step(config, params)[0]
+
+
+@pytest.mark.parametrize(
+    "sizes, model",
+    [
+        ((2, 2, 2, 1, 1), {}),
+        ((1, 1, 4, 2, 1), {"expert_exchange": "ring", "grouped": "ragged_dot"}),
+        ((1, 2, 1, 2, 2), {}),
+    ],
+)
+def test_a_step_on_eight_devices_equals_a_step_on_one(checkpoint, sizes, model):
+    start, (params, metrics) = checkpoint
+    config = config_with(sizes)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+    (sharded, sharded_metrics), state = one_step(config, start)
+    gate = state.params["transformer.layers.0.mlp.gate"].sharding.spec
+    assert gate == RULES.spec(("experts", "mlp", "embed"), start[
+        "transformer.layers.0.mlp.gate"].shape, sharding.make_mesh(config))  # fmt: skip
+    assert gate[0] == ("expert" if sizes[2] > 1 else None)
     for name, value in metrics.items():
         np.testing.assert_allclose(sharded_metrics[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
     for name, value in params.items():

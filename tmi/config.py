@@ -138,7 +138,8 @@ class ModelConfig:
     grouped: str = "tiles"  # products of many rows with their experts: 'tiles' | 'ragged_dot'
     expert_exchange: str = "padded"  # on a mesh with experts: 'padded' | 'ragged' | 'ring'
     experts: str = "reference"  # decode experts (tmi_kernels): 'reference' | 'pallas_tpu'
-    dtype: str = "float32"
+    scan_layers: bool = False  # equal layers share one compiled body, their weights stacked
+    dtype: str = "float32"  # of activations and products; parameters are f32 in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,6 +165,7 @@ class DataConfig:
     dev_corpus: str = "corpus/dev"
     row_length: int = 1024  # positions of a training row
     batch_size: int = 4  # rows
+    shards: int = 1  # streams that a batch's rows come from; a host reads those of its own rows
     audio_slots: int = 512  # AUDIO_IN positions a row may hold
     video_slots: int = 256
     speech_slots: int = 192
@@ -185,7 +187,9 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     b1: float = 0.9
     b2: float = 0.95
-    ema: float = 0.995
+    muon: bool = True  # for matrices; False: Adam for all
+    moment_dtype: str = "float32"  # of Adam's moments: 'float32' | 'bfloat16'
+    ema: float = 0.995  # of the weights; 0: no average is kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +197,8 @@ class TrainConfig:
     steps: int = 1000
     seed: int = 0
     remat: bool = False
+    micro_batches: int = 1  # parts of a batch whose gradients are added up
+    loss_chunks: int = 1  # parts of a row whose logits are in memory at a time
     text_weight: float = 1.0
     speech_weight: float = 0.5
     hearing_weight: float = 0.5  # of what is said and seen, where model.hearing_layer > 0
@@ -447,6 +453,31 @@ def validate(c: Config) -> None:
     )  # fmt: skip
     _require(m.conv_width >= 1, "model.conv_width", m.conv_width, "at least 1")
     _require(m.dtype in ("float32", "bfloat16"), "model.dtype", m.dtype, "'float32' or 'bfloat16'")
+    _require(
+        c.optimizer.moment_dtype in ("float32", "bfloat16"),
+        "optimizer.moment_dtype", c.optimizer.moment_dtype, "'float32' or 'bfloat16'",
+    )  # fmt: skip
+    _require(
+        c.optimizer.moment_dtype == "float32" or c.optimizer.b2 <= 0.98,
+        "optimizer.moment_dtype", c.optimizer.moment_dtype,
+        "'float32' where optimizer.b2 > 0.98: eight bits would not see a step's share",
+    )  # fmt: skip
+    _require(
+        c.data.batch_size % c.train.micro_batches == 0,
+        "train.micro_batches", c.train.micro_batches,
+        f"a divisor of data.batch_size={c.data.batch_size}",
+    )  # fmt: skip
+    _require(
+        c.data.row_length % c.train.loss_chunks == 0,
+        "train.loss_chunks", c.train.loss_chunks,
+        f"a divisor of data.row_length={c.data.row_length}",
+    )  # fmt: skip
+    _require(
+        not (m.scan_layers and m.hearing_layer),
+        "model.scan_layers",
+        m.scan_layers,
+        "False where model.hearing_layer > 0",
+    )
     for field, accepted in (
         ("grouped", ("tiles", "ragged_dot")), ("expert_exchange", ("padded", "ragged", "ring")),
     ):  # fmt: skip
@@ -465,6 +496,10 @@ def validate(c: Config) -> None:
         f"a multiple of microturn.kv_block={t.kv_block}",
     )
     _require(c.data.batch_size >= 1, "data.batch_size", c.data.batch_size, "at least 1 row")
+    _require(
+        c.data.batch_size % c.data.shards == 0, "data.shards", c.data.shards,
+        f"a divisor of data.batch_size={c.data.batch_size}",
+    )  # fmt: skip
     whole = all(isinstance(n, int) and n >= 1 for n in c.train.mesh)
     _require(
         len(c.train.mesh) == len(MESH_AXES) and whole,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -80,14 +81,27 @@ def state_shardings(
     return jax.tree_util.tree_map_with_path(place, state)
 
 
-def put_batch(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-    """The global batch of which each process gives its own rows."""
+def host_rows(config: Config, mesh: Mesh) -> list[int]:
+    """Rows of a batch that lie on this process' devices, ascending. Processes share rows where an
+    axis that does not divide them (expert, sequence, tensor) reaches over several."""
+    size = config.data.batch_size
+    parts = batch_shardings(config, mesh).addressable_devices_indices_map((size,)).values()
+    return sorted({row for part in parts if part for row in range(size)[part[0]]})
+
+
+def put_batch(
+    batch: dict[str, np.ndarray], sharding: NamedSharding, rows: Sequence[int], size: int
+) -> dict[str, jax.Array]:
+    """The global batch of `size` rows, of which this process has `rows` in `batch`: its
+    `host_rows` at least."""
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+    at = {row: i for i, row in enumerate(rows)}
 
+    def place(x: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            return x[[at[row] for row in range(size)[index[0] if index else slice(None)]]]
 
-def own_rows(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """This process' rows of a batch that every process holds whole."""
-    n, h = jax.process_count(), jax.process_index()
-    return {k: v[h * len(v) // n : (h + 1) * len(v) // n] for k, v in batch.items()}
+        return jax.make_array_from_callback((size, *x.shape[1:]), sharding, part)
+
+    return {k: place(v) for k, v in batch.items()}

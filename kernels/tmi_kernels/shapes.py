@@ -7,7 +7,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class ExpertShape:
-    """Of a decode step's experts. `experts` and `choices` count the shared experts too."""
+    """Of a decode step's routed experts."""
 
     rows: int  # T
     width: int  # D
@@ -17,8 +17,8 @@ class ExpertShape:
 
 
 EXPERT_GEMV = {
-    # experiments/nano.py: 8 routed experts, 2 a row, and a shared one.
-    "nano": ExpertShape(rows=2, width=192, experts=9, expert_width=80, choices=3),
-    # The published block: 256 routed experts, 6 a row, and two shared ones.
-    "tml_small": ExpertShape(rows=16, width=4096, experts=258, expert_width=2048, choices=8),
+    # experiments/nano.py: 8 routed experts, 2 a row.
+    "nano": ExpertShape(rows=2, width=192, experts=8, expert_width=80, choices=2),
+    # The published block: 256 routed experts, 6 a row.
+    "tml_small": ExpertShape(rows=16, width=4096, experts=256, expert_width=2048, choices=6),
 }

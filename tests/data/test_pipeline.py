@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import json
 
-import numpy as np
 import pytest
 
 from tests.data.sessions import SKILLS, Bytes, digest, make_record, small_config, write_corpus
@@ -14,7 +13,7 @@ from tmi.config import ConfigError
 from tmi.data import records
 from tmi.data.batch import shapes
 from tmi.data.measure import measure
-from tmi.data.pipeline import dev_batches, train_batches
+from tmi.data.pipeline import Sessions, dev_batches, merge_states, train_batches
 from tmi.data.records import CorpusError
 from tmi.microturn import Stream
 
@@ -86,28 +85,72 @@ def test_a_state_of_another_seed_or_corpus_is_refused(corpus, reference, tokeniz
         train_batches(CONFIG, 7, corpus=other, tokenizer=tokenizer).set_state(state)
 
 
-@pytest.mark.parametrize("hosts", [4])
-def test_hosts_share_the_very_batches_of_one(corpus, tokenizer, hosts):
-    whole = train_batches(CONFIG, 7, corpus=corpus, tokenizer=tokenizer)
-    parts = [
-        train_batches(CONFIG, 7, corpus=corpus, tokenizer=tokenizer, host_index=h, host_count=hosts)
-        for h in range(hosts)
+@pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize("parts", [[[0, 1], [2, 3]], [[0, 3], [1, 2]], [[0, 1, 2, 3], [2]]])
+def test_rows_are_the_same_whoever_reads_them(corpus, tokenizer, shards, parts):
+    config = small_config(shards=shards)
+    whole = train_batches(config, 7, corpus=corpus, tokenizer=tokenizer)
+    hosts = [
+        train_batches(config, 7, corpus=corpus, tokenizer=tokenizer, rows=rows) for rows in parts
     ]
+    assert [h.shards for h in hosts] == [sorted({r * shards // 4 for r in rows}) for rows in parts]
     for _ in range(2):
-        batch, slices = next(whole), [next(p) for p in parts]
-        for key, value in batch.items():
-            np.testing.assert_array_equal(value, np.concatenate([s[key] for s in slices]))
-    for b in [whole, *parts]:
+        batch = next(whole)
+        for host, rows in zip(hosts, parts, strict=True):
+            assert digest(next(host)) == digest({k: v[rows] for k, v in batch.items()})
+    for b in [whole, *hosts]:
         b.close()
-    dev = dev_batches(CONFIG, 1, corpus=corpus, tokenizer=tokenizer)
-    own = dev_batches(CONFIG, 1, corpus=corpus, tokenizer=tokenizer, host_index=1, host_count=hosts)
-    for key, value in dev[0].items():
-        np.testing.assert_array_equal(own[0][key], value[1 : 1 + 4 // hosts])
 
 
-def test_hosts_must_divide_the_batch(corpus, tokenizer):
-    with pytest.raises(ValueError, match="batch_size=4 must be a multiple"):
-        train_batches(CONFIG, corpus=corpus, tokenizer=tokenizer, host_count=3)
+def test_two_hosts_go_on_as_one_and_one_as_two(corpus, tokenizer):
+    def open_rows(rows, state=None):
+        config = small_config(shards=2)
+        batches = train_batches(config, 7, corpus=corpus, tokenizer=tokenizer, rows=rows)
+        if state is not None:
+            batches.set_state(json.loads(json.dumps(state)))
+        return batches
+
+    whole = open_rows(None)
+    expected = list(take(whole, 6))
+    whole.close()
+    halves = [open_rows([0, 1]), open_rows([2, 3])]
+    for half in halves:
+        list(take(half, 2))
+    with pytest.raises(CorpusError, match="lacks shard 0; it has 1"):
+        open_rows([0, 1], halves[1].get_state())
+    one = open_rows(None, merge_states([half.get_state() for half in halves]))
+    assert [digest(b) for b in take(one, 2)] == [digest(b) for b in expected[2:4]]
+    again = open_rows([2, 3], one.get_state())
+    for found, b in zip(take(again, 2), expected[4:], strict=True):
+        assert digest(found) == digest({k: v[2:] for k, v in b.items()})
+    for b in [*halves, one, again]:
+        b.close()
+
+
+def test_shards_deal_out_every_epoch(tokenizer, tmp_path, monkeypatch):
+    corpus = write_corpus(tmp_path, [make_record(k, "answer", 1.6) for k in range(64)])
+    config = small_config(shards=2, batch_size=2, augment=False, num_threads=0)
+    read, get = [], Sessions.__getitem__
+    monkeypatch.setattr(Sessions, "__getitem__", lambda self, i: read.append(i) or get(self, i))
+    halves = []
+    for row in (0, 1):
+        next(train_batches(config, 1, corpus=corpus, tokenizer=tokenizer, rows=[row]))
+        halves.append(sorted(read))
+        read.clear()
+    assert len(halves[0]) == len(halves[1]) == 32  # a group of sessions is read at once
+    assert sorted(halves[0] + halves[1]) == list(range(64))
+
+
+def test_a_position_from_before_there_were_shards_is_read(corpus, reference, tokenizer):
+    state = reference[0][1]
+    old = {**{k: state[k] for k in ("corpus", "seed")}, "grain": state["shards"]["0"]}
+    assert digests(CONFIG, 2, corpus, old) == [d for d, _ in reference[1:3]]
+
+
+@pytest.mark.parametrize("rows", [[4], [1, 0], [-1], [0, 0], []])
+def test_rows_are_those_of_a_batch_in_order(corpus, tokenizer, rows):
+    with pytest.raises(ValueError, match="ascending numbers below data.batch_size=4"):
+        train_batches(CONFIG, corpus=corpus, tokenizer=tokenizer, rows=rows)
 
 
 def test_seeds_and_epochs_differ(corpus, reference):

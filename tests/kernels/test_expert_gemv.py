@@ -141,9 +141,8 @@ def test_what_does_not_fit_raises(sizes):
 
 def test_named_shapes_are_those_of_the_configs():
     m, s = nano.get_config().model, EXPERT_GEMV["nano"]
-    shared = m.num_shared_experts
     assert (s.width, s.expert_width) == (m.width, m.expert_width)
-    assert (s.experts, s.choices) == (m.num_experts + shared, m.num_experts_per_token + shared)
+    assert (s.experts, s.choices) == (m.num_experts, m.num_experts_per_token)
     # Smaller batches than the experts: the branch of few_rows that gathers.
     assert all(s.rows * s.choices < s.experts for s in EXPERT_GEMV.values())
 

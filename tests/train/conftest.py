@@ -1,20 +1,85 @@
-"""A corpus of hand-made sessions, the debug experiment on it, and one training of it."""
+"""A corpus of hand-made sessions, the debug experiment on it, one training of it, and processes.
+
+What is compiled here runs a few small steps: it is compiled quickly, and once for all processes.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import pathlib
 import signal
 import types
 
+import jax
 import pytest
+from jax._src import cache_key
+from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import debug
 from tmi import config as config_lib
 from tmi.config import Config
 from tmi.train import loop
+
+HERE = pathlib.Path(__file__).parent
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """The tests of this folder, and the fixtures they make, compile in half the time."""
+    ours = HERE in item.path.parents
+    try:
+        jax.config.update("jax_disable_most_optimizations", ours)
+        return (yield)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def same_keys(patch: pytest.MonkeyPatch) -> None:
+    """On CPUs alone a program's key in the cache of compiled ones depends on the process: without
+    that, what one has compiled is what all run."""
+
+    def update(key, devices) -> None:
+        key.update(bytes([len(devices)]))
+
+    patch.setattr(cache_key, "_hash_accelerator_config", update)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+    """The folder of what was compiled, shared by pytest's workers and by the processes below."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled"
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    compilation_cache.reset_cache()
+    with pytest.MonkeyPatch.context() as patch:
+        same_keys(patch)
+        yield folder
+    jax.config.update("jax_compilation_cache_dir", before)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def processes(compiled):
+    """A multiprocessing context whose processes have imported all that a training needs, but not
+    started jax: importing takes longer than what they do."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["host"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (HERE, HERE.parents[1]))))
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        patch.setenv("JAX_NUM_CPU_DEVICES", "1")
+        patch.delenv("XLA_FLAGS", raising=False)
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled))
+        patch.setenv("JAX_SHARE_BINARY_BETWEEN_HOSTS", "1")  # one compiles, the other gets it
+        multiprocessing.forkserver.ensure_running()
+    return context
 
 
 def data_helpers():
@@ -90,9 +155,33 @@ def meddle(monkeypatch):
     yield install
 
 
+def watch(patch: pytest.MonkeyPatch, see_rows, see_loss) -> None:
+    """Trainings call see_rows(number of a batch, digests of its rows) and see_loss(step, loss)."""
+    make, add = loop.train_batches, loop.Window.add_result
+
+    def add_result(self, step, values):
+        see_loss(step, float(values["loss"]))
+        return add(self, step, values)
+
+    def meddle(n, batch):
+        see_rows(n, row_digests(batch))
+
+    patch.setattr(loop, "train_batches", lambda *a, **k: Meddled(make(*a, **k), meddle))
+    patch.setattr(loop.Window, "add_result", add_result)
+
+
 def terminate_at(number: int):
     def f(n, batch):
         if n == number:
             os.kill(os.getpid(), signal.SIGTERM)
 
     return f
+
+
+def row_digests(batch) -> list[str]:
+    """What identifies each row of a batch."""
+    keys = sorted(batch)
+    return [
+        hashlib.sha1(b"".join(batch[k][row].tobytes() for k in keys)).hexdigest()
+        for row in range(len(batch[keys[0]]))
+    ]

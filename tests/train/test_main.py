@@ -12,7 +12,7 @@ import pytest
 from experiments import ablate_position, ablate_tick
 from tmi import config as config_lib
 from tmi.config import Config, ConfigError
-from tmi.train.__main__ import check_overrides
+from tmi.train.overrides import check_overrides
 
 
 def run(*args: str) -> subprocess.CompletedProcess:

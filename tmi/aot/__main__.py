@@ -28,6 +28,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py
 _TOPOLOGY = flags.DEFINE_string("topology", None, "CHIP:AxBxC, or CHIP alone with --fit.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "decode"], "What is compiled.")
 _FIT = flags.DEFINE_bool("fit", False, "Search the smallest slice, and its mesh, that fits.")
+_PARAMETERS = flags.DEFINE_bool("parameters", False, "Only count the parameters, by part.")
 _SESSIONS = flags.DEFINE_integer("sessions", 64, "Sessions of --mode=decode.", lower_bound=1)
 _CONTEXT = flags.DEFINE_integer("context", 32768, "Positions each remembers.", lower_bound=1)
 
@@ -41,6 +42,10 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
     else:
         p = program.decode_program(config, mesh, sessions, context)
     compiled = program.compile_program(p)
+    if mode == "train":
+        sizes = {"positions": config.data.batch_size * config.data.row_length}
+    else:
+        sizes = {"sessions": sessions, "context": context}
     memory = {**p.state, "temporaries": compiled.temporaries}
     limit = where.chip.hbm_bytes / where.chip.devices
     out = {
@@ -54,6 +59,8 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
         "bytes_over": compiled.over or max(0, int(sum(memory.values()) - limit)),
         "model_flops": p.model_flops,
         "parameters": program.count_parameters(config),
+        "command": "python -m tmi.aot " + " ".join(sys.argv[1:]),
+        **sizes,
         "compile_seconds": round(time.monotonic() - begun, 1),
     }
     if compiled.text is None:
@@ -62,18 +69,16 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
     # State is read, and in training written; what is made on the way is written and read.
     passes = 2 if mode == "train" else 1
     moved = passes * sum(p.state.values()) + 2 * compiled.temporaries
-    line = roofline.roofline(
-        where.chip, where.num_chips, p.model_flops, p.extra_flops,
-        moved * where.chip.devices, found,
-    )  # fmt: skip
-    overlapped = bool(found) and all(c.asynchronous for c in found)
+    moved *= where.chip.devices
+    line = roofline.roofline(where, p.model_flops, p.extra_flops, moved, found)
     return out | {
         "collectives": hlo.by_kind(found),
         "compute_seconds": line.compute_s,
         "hbm_seconds": line.hbm_s,
         "ici_seconds": line.ici_s,
-        "seconds": line.seconds(overlapped),
-        "expected_mfu": line.mfu(overlapped),
+        "ici_waited_seconds": line.waited_s,
+        "seconds": line.seconds(),
+        "expected_mfu": line.mfu(),
         "expected_mfu_full_overlap": line.mfu(True),
         "expected_mfu_no_overlap": line.mfu(False),
         "bottleneck": line.bottleneck,
@@ -142,11 +147,23 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def parameter_table(counts: dict[str, int]) -> str:
+    """What people read."""
+    return "\n".join(f"  {part:<18} {size:>18,}" for part, size in counts.items())
+
+
 def main(_) -> None:
-    if _CONFIG.value is None or _TOPOLOGY.value is None:
-        raise app.UsageError("--config=experiments/NAME.py and --topology=v5p:4x4x4 are needed")
+    if _CONFIG.value is None or (_TOPOLOGY.value is None and not _PARAMETERS.value):
+        raise app.UsageError(
+            "--config=experiments/NAME.py and --topology=v5p:4x4x4 are needed, or --parameters"
+        )
     try:
         config = config_lib.from_config_dict(_CONFIG.value)
+        if _PARAMETERS.value:
+            counts = program.count_parameters(config)
+            say(f"parameters of {config.name}\n{parameter_table(counts)}")
+            print(json.dumps({"config": config.name, "parameters": counts}))
+            return
         rest = (_MODE.value, _SESSIONS.value, _CONTEXT.value)
         if _FIT.value:
             name = _TOPOLOGY.value.split(":")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 from tmi import sharding
 from tmi.aot.hardware import Slice
@@ -19,10 +20,16 @@ from tmi.config import MESH_AXES, Config, ConfigError
 from tmi.data.batch import abstract_batch, room
 from tmi.decode.step import init_state as init_stream
 from tmi.decode.step import input_chunk, microturn_step
-from tmi.mesh import on
+from tmi.mesh import RULES, on
 from tmi.microturn import Stream
 from tmi.models import flops, tree
+from tmi.models.layers import F32
 from tmi.train.step import init_state, train_step
+
+PARTS = {
+    "tokens": "text embedding", "unembed": "text unembedding", "dmel": "dMel tower",
+    "video": "hMLP tower", "speech": "speech in", "flow": "flow head",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,16 +110,24 @@ def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> P
             "is accepted"
         )
     block = config.microturn.kv_block
-    config = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, global_blocks=-(-context // block))
-    )
+    model = dataclasses.replace(config.model, global_blocks=-(-context // block), scan_layers=False)
+    config = dataclasses.replace(config, model=model)
     shapes = sharding.param_shapes(config)
     where = sharding.param_shardings(config, mesh)
-    params = {n: jax.ShapeDtypeStruct(s, jnp.float32, sharding=where[n]) for n, s in shapes.items()}
-    by_session = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+    def weight(name: str) -> jax.ShapeDtypeStruct:
+        dtype = "float32" if name.split(".")[-1] in F32 else config.model.dtype
+        return jax.ShapeDtypeStruct(shapes[name], dtype, sharding=where[name])
+
+    params = {n: weight(n) for n in shapes}
 
     def per_session(x):
-        own = by_session if x.ndim and x.shape[0] == sessions else sharding.replicated(mesh)
+        axes = (
+            ("batch", *(None,) * (x.ndim - 1)) if x.shape[:1] == (sessions,) else (None,) * x.ndim
+        )
+        if x.ndim == 4 and axes[0]:  # keys and values
+            axes = ("batch", "kv_heads", None, None)
+        own = NamedSharding(mesh, RULES.spec(axes, x.shape, mesh))
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
 
     state = jax.tree.map(
@@ -157,20 +172,30 @@ def bytes_of(values) -> int:
 
 
 def count_parameters(config: Config) -> dict[str, int]:
-    """By part, the whole and what one position uses (`active`)."""
-    parts: dict[str, int] = {}
-    active = 0
+    """By part, the whole, and what one position uses (`active`: a token's experts in place of all
+    of them)."""
+    parts: dict[str, int] = collections.defaultdict(int)
     m = config.model
-    share = (m.num_experts_per_token + m.num_shared_experts) / (
-        m.num_experts + m.num_shared_experts
-    )
+    names = tree.logical_axes(config)
     for name, shape in sharding.param_shapes(config).items():
-        size = math.prod(shape)
-        bank = tree.logical_axes(config)[name][:1] == ("experts",)
-        part = "experts" if bank else name.split(".")[0]
-        parts[part] = parts.get(part, 0) + size
-        active += round(size * share) if bank else size
-    return {**parts, "total": sum(parts.values()), "active": active}
+        parts[part_of(name, "experts" in names[name])] += math.prod(shape)
+    total = sum(parts.values())
+    idle = 1 - m.num_experts_per_token / m.num_experts
+    return {**parts, "total": total, "active": total - round(idle * parts["experts"])}
+
+
+def part_of(name: str, expert: bool) -> str:
+    """Which part of the model an array belongs to, for people."""
+    if expert:
+        return "experts"
+    words = name.split(".")
+    if "shared" in words[-1]:
+        return "shared experts"
+    if words[0] != "transformer":
+        return PARTS.get(words[0], words[0])
+    if "attention" in words:
+        return "attention"
+    return "dense layers" if words[-2] == "mlp" and words[-1] in ("gate", "up", "down") else "rest"
 
 
 def _placed(shapes, shardings):

@@ -23,8 +23,9 @@ GROUP_SESSIONS = 32  # at least; more fill better and cost memory
 
 
 def group_size(config: Config) -> int:
-    """Sessions that are packed together: about eight batches' worth."""
-    return max(GROUP_SESSIONS, config.data.batch_size * config.data.row_length // 128)
+    """Sessions that are packed together: about eight batches' worth of a shard."""
+    d = config.data
+    return max(GROUP_SESSIONS, d.batch_size // d.shards * d.row_length // 128)
 
 
 def sizes(config: Config, session: Row) -> tuple[int, ...]:

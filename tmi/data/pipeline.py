@@ -1,7 +1,9 @@
-"""Corpus -> batches: read, mix, vary, cut, pack, batch, slice by host, prefetch.
+"""Corpus -> batches: read, mix, vary, cut, pack, batch, prefetch.
 
 Batch n depends on the corpus, the config, the seed and n alone: not on threads, hosts or
-interruptions. Records that cannot be read are skipped, counted and named once on the log.
+interruptions. Its rows come from data.shards streams, of which each reads every session of its own
+part of an epoch and no other: a host opens those that its rows come from. Records that cannot be
+read are skipped, counted and named once on the log.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grain
 import numpy as np
@@ -129,12 +131,23 @@ class Batches:
     `get_state` is a small JSON-able dict; `set_state` refuses one of another corpus or seed.
     """
 
-    def __init__(self, dataset: grain.IterDataset, corpus: Corpus, seed: int, skipped: Skipped):
+    def __init__(
+        self,
+        datasets: dict[int, grain.IterDataset],
+        rows: np.ndarray | None,
+        corpus: Corpus,
+        seed: int,
+        skipped: Skipped,
+    ):
+        """datasets: the shards that are read here, in order; rows: which of the rows that these
+        give together are kept, None for all."""
         self.corpus, self.skipped = corpus, skipped
         self.wait_s = 0.0  # spent waiting in __next__: the input's share of a step
         self.num_batches = 0  # since this object was made
+        self.shards = list(datasets)
+        self._rows = rows
         self._identity = {"corpus": corpus.hash, "seed": seed}
-        self._iterators = [iter(dataset)]
+        self._iterators = [iter(dataset) for dataset in datasets.values()]
         # Its threads must end before the interpreter, when it exits, takes their modules away.
         self._close = weakref.finalize(self, _close_all, self._iterators)
         self._fill = 0.0
@@ -144,7 +157,12 @@ class Batches:
 
     def __next__(self) -> Batch:
         start = time.perf_counter()
-        batch = next(self._iterators[0])
+        parts = [next(iterator) for iterator in self._iterators]
+        batch = parts[0]
+        if len(parts) > 1:
+            batch = {k: np.concatenate([part[k] for part in parts]) for k in batch}
+        if self._rows is not None:
+            batch = {k: v[self._rows] for k, v in batch.items()}
         self.wait_s += time.perf_counter() - start
         self.num_batches += 1
         self._fill += fill_ratio(batch)
@@ -156,20 +174,37 @@ class Batches:
         return self._fill / max(1, self.num_batches)
 
     def get_state(self) -> dict:
-        return {**self._identity, "grain": self._iterators[0].get_state()}
+        """Where the shards that are read here have come to."""
+        pairs = zip(self.shards, self._iterators, strict=True)
+        return {**self._identity, "shards": {str(k): i.get_state() for k, i in pairs}}
 
     def set_state(self, state: dict) -> None:
+        """Goes on from `get_state`, or from those of several hosts (`merge_states`)."""
         for key, mine in self._identity.items():
             if state.get(key) != mine:
                 raise CorpusError(
                     f"the saved data position is of {key} {state.get(key)!r}; "
                     f"this run's is {mine!r}"
                 )
-        self._iterators[0].set_state(state["grain"])
+        # Before there were shards there was one stream.
+        places = state["shards"] if "shards" in state else {"0": state["grain"]}
+        missing = [k for k in self.shards if str(k) not in places]
+        if missing:
+            raise CorpusError(
+                f"the saved data position lacks shard {missing[0]}; it has {', '.join(places)}"
+            )
+        for k, iterator in zip(self.shards, self._iterators, strict=True):
+            iterator.set_state(places[str(k)])
 
     def close(self) -> None:
         """Ends the threads that read ahead."""
         self._close()
+
+
+def merge_states(states: Sequence[dict]) -> dict:
+    """The state of all shards from those of hosts that read some each."""
+    shards = {k: place for state in states for k, place in state["shards"].items()}
+    return {**states[0], "shards": dict(sorted(shards.items(), key=lambda x: int(x[0])))}
 
 
 def _close_all(iterators: list[grain.DatasetIterator]) -> None:
@@ -183,35 +218,52 @@ def train_batches(
     *,
     corpus: Corpus | None = None,
     tokenizer: TextEncoder | None = None,
-    host_index: int = 0,
-    host_count: int = 1,
+    rows: Iterable[int] | None = None,
 ) -> Batches:
-    """Endless batches of data.corpus; host h of H holds rows [h B / H, (h + 1) B / H) of each.
+    """Endless batches of data.corpus.
 
-    Every host packs the whole batch: rows then never depend on the number of hosts.
+    Args:
+      rows: which rows of each batch are wanted here, in ascending order; None: all. Only the
+        shards that they come from are read. Row b is of shard b // (batch_size / shards).
 
     Raises:
       CorpusError: the corpus or all of its records cannot be read, or a skill has no session.
     """
-    seed = config.data.seed if seed is None else seed
-    corpus = records.open_corpus(config.data.corpus) if corpus is None else corpus
+    d = config.data
+    seed = d.seed if seed is None else seed
+    wanted = np.arange(d.batch_size) if rows is None else np.asarray(list(rows))
+    if not len(wanted) or wanted[0] < 0 or wanted[-1] >= d.batch_size or any(np.diff(wanted) < 1):
+        raise ValueError(
+            f"rows {wanted.tolist()}: ascending numbers below data.batch_size={d.batch_size} are "
+            "accepted"
+        )
+    corpus = records.open_corpus(d.corpus) if corpus is None else corpus
     skipped = Skipped()
     sessions = Sessions(corpus, skipped)
-    weights = {name: w for name, w in config.data.skill_weights if w > 0}
-    make = _Features(config, sessions, tokenizer, vary=config.data.augment)
+    weights = {name: w for name, w in d.skill_weights if w > 0}
+    make = _Features(config, sessions, tokenizer, vary=d.augment)
     parts = [
         make.dataset(indices, int(np.random.SeedSequence([seed, k]).generate_state(1)[0]), None)
         for k, indices in enumerate(_parts(sessions, list(weights)))
     ]
-    mixed = grain.MapDataset.mix(parts, list(weights.values())) if weights else parts[0]
-    rows = _rows(mixed, config, seed)
-    own = _own_rows(config, host_index, host_count)
-    batches = rows.batch(config.data.batch_size, drop_remainder=True)
-    if host_count > 1:
-        batches = batches.map(lambda batch: {k: v[own] for k, v in batch.items()})
-    if config.data.num_threads:
-        batches = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=2)
-    return Batches(batches, corpus, seed, skipped)
+    per_shard = d.batch_size // d.shards
+    shards = sorted({int(r) // per_shard for r in wanted})
+
+    def stream(shard: int) -> grain.IterDataset:
+        # Every shuffled epoch is dealt out, so each session is in one shard and a shard in turn
+        # has all of them. Skills are dealt out one by one, or few shards might share a mixture.
+        own = [part[shard :: d.shards] for part in parts] if d.shards > 1 else parts
+        mixed = grain.MapDataset.mix(own, list(weights.values())) if weights else own[0]
+        order = [seed, d.shards, shard]
+        key = int(np.random.SeedSequence(order).generate_state(1)[0]) if d.shards > 1 else seed
+        batches = _rows(mixed, config, key, len(shards)).batch(per_shard, drop_remainder=True)
+        if d.num_threads:
+            batches = grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=2)
+        return batches
+
+    given = np.concatenate([np.arange(per_shard) + k * per_shard for k in shards])
+    kept = None if len(given) == len(wanted) else np.searchsorted(given, wanted)
+    return Batches({k: stream(k) for k in shards}, kept, corpus, seed, skipped)
 
 
 def dev_batches(
@@ -221,8 +273,6 @@ def dev_batches(
     corpus: Corpus | None = None,
     tokenizer: TextEncoder | None = None,
     skipped: Skipped | None = None,
-    host_index: int = 0,
-    host_count: int = 1,
 ) -> list[Batch]:
     """The first `n` batches of data.dev_corpus, unvaried, in one fixed order; always the same.
 
@@ -233,7 +283,6 @@ def dev_batches(
     sessions = Sessions(corpus, Skipped() if skipped is None else skipped)
     names = [name for name, w in config.data.skill_weights if w > 0]
     indices = sorted(i for part in _parts(sessions, names) for i in part)
-    own = _own_rows(config, host_index, host_count)
     make = _Features(config, sessions, tokenizer, vary=False)
     rows: list[Row] = []
     size = config.data.batch_size
@@ -249,7 +298,7 @@ def dev_batches(
         for b, row in enumerate(rows[start : start + size]):
             for key, value in row.items():
                 batch[key][b] = value
-        batches.append({k: v[own] for k, v in batch.items()})
+        batches.append(batch)
     return batches
 
 
@@ -298,16 +347,6 @@ class _Features:
         return session_arrays(self._config, seq, self._skill[record.skills[0]])
 
 
-def _own_rows(config: Config, host_index: int, host_count: int) -> slice:
-    size = config.data.batch_size
-    if size % host_count or not 0 <= host_index < host_count:
-        raise ValueError(
-            f"host {host_index} of {host_count}: data.batch_size={size} must be a multiple of the "
-            "number of hosts, counted from 0"
-        )
-    return slice(host_index * size // host_count, (host_index + 1) * size // host_count)
-
-
 def _parts(sessions: Sessions, names: Sequence[str]) -> list[Sequence[int]]:
     """Indices of the records of each named skill; of all records if none is named."""
     if not names:
@@ -322,10 +361,13 @@ def _parts(sessions: Sessions, names: Sequence[str]) -> list[Sequence[int]]:
     return [by_skill[name] for name in names]
 
 
-def _rows(sessions: grain.MapDataset, config: Config, seed: int) -> grain.IterDataset:
+def _rows(
+    sessions: grain.MapDataset, config: Config, seed: int, streams: int = 1
+) -> grain.IterDataset:
+    """Rows of the sessions; `streams` such share this host's threads."""
     d = config.data
     options = grain.ReadOptions(
-        num_threads=d.num_threads,
+        num_threads=-(-d.num_threads // streams),
         # A group is taken at once; the next one must be ready when its rows have gone.
         prefetch_buffer_size=max(d.prefetch, group_size(config)) if d.num_threads else 0,
     )

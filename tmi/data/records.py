@@ -18,6 +18,9 @@ from collections.abc import Iterator, Sequence
 import msgpack
 import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+from etils import epath
+
+from tmi import paths
 
 RECORD_VERSION = 1
 SAMPLE_RATE = 16_000
@@ -107,11 +110,11 @@ class ShardWriter:
 class Corpus:
     """An opened corpus directory."""
 
-    path: pathlib.Path
+    path: epath.Path
     manifest: dict
 
     @property
-    def shards(self) -> list[pathlib.Path]:
+    def shards(self) -> list[epath.Path]:
         return [self.path / s["file"] for s in self.manifest["shards"]]
 
     @property
@@ -130,9 +133,12 @@ class Corpus:
         return sorted(self.manifest["skills"])
 
 
-def open_corpus(path: str | pathlib.Path) -> Corpus:
-    """Raises CorpusError if the directory, its manifest or all of its shards are missing."""
-    path = pathlib.Path(path)
+def open_corpus(path: paths.PathLike) -> Corpus:
+    """A corpus in a directory or a bucket (gs://: the record reader has its own client).
+
+    Raises CorpusError if the directory, its manifest or all of its shards are missing.
+    """
+    path = paths.at(path)
     manifest = path / "manifest.json"
     if not manifest.is_file():
         raise CorpusError(

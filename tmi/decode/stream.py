@@ -25,6 +25,7 @@ from tmi.media import video
 from tmi.media.audio import DMel, from_int16
 from tmi.media.text import Tokenizer
 from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, layout
+from tmi.models import tree
 
 
 @dataclasses.dataclass
@@ -102,7 +103,7 @@ class Decoder:
         """From a training workdir or a shipped checkpoint."""
         from tmi.train.checkpoint import restore_params
 
-        config, params = restore_params(workdir)
+        config, params = tree.layer_by_layer(*restore_params(workdir))
         if overrides:
             config = dataclasses.replace(
                 config, decode=dataclasses.replace(config.decode, **overrides)

@@ -28,6 +28,7 @@ from tmi.config import FORMAT_VERSION, Config
 from tmi.interop import fields, forward, names, tensors
 from tmi.interop.names import CARRIED, Rule
 from tmi.interop.tensors import InteropError
+from tmi.models import tree
 from tmi.sharding import param_shapes
 from tmi.train import checkpoint as checkpoint_lib
 
@@ -213,7 +214,7 @@ def import_workdir(directory: str | pathlib.Path, workdir: str | pathlib.Path) -
 
 def export(workdir: str | pathlib.Path, out: str | pathlib.Path, which: str = "best") -> Checkpoint:
     """Writes a workdir's averaged weights as a published checkpoint."""
-    config, params = checkpoint_lib.restore_params(workdir, which)
+    config, params = tree.layer_by_layer(*checkpoint_lib.restore_params(workdir, which))
     origin = pathlib.Path(workdir) / ORIGIN
     raw, carried = {}, {}
     if (origin / "config.json").is_file():

@@ -22,6 +22,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from tmi.config import ModelConfig
+from tmi.mesh import constrain
 from tmi.models.layers import (
     Param,
     RMSNorm,
@@ -183,9 +184,10 @@ class Attention(nnx.Module):
             if self.extent > SMALL_BANK * c.bias_rank:
                 rel = dot(rel, self.bank[..., ::-1].T)
             rel = rel if scaling is None else rel * scaling
-        if rel is not None:
-            rel = heads_first(rel)
-        return heads_first(q), heads_first(k), heads_first(v), rel, (k_hist, v_hist)
+        dtype = self.v.dtype  # of the products; norms and convolutions are f32
+        rel = None if rel is None else heads_first(rel)
+        q, k, v = (heads_first(z.astype(dtype)) for z in (q, k, v))
+        return q, k, v, rel, (k_hist, v_hist)
 
     def merge(self, o: Float[Array, "B H S d"]) -> Float[Array, "B S D"]:
         b, h, s, d = o.shape
@@ -195,6 +197,10 @@ class Attention(nnx.Module):
         """Training: x [B,S,D] of packed rows, which start their sessions on kv_block boundaries;
         `hidden` of `row_masks`."""
         q, k, v, rel, _ = self.project(x, position, phase)
+        # Where a row's positions are divided, attention divides heads in their place.
+        q, k, v = (constrain(z, "batch", "attended_heads", None, None) for z in (q, k, v))
+        if rel is not None:
+            rel = constrain(rel, "batch", "attended_heads", None, None)
         return self.merge(attend_rows(q, k, v, rel, hidden, self.span))
 
 
@@ -326,7 +332,7 @@ def attend(
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     p = jnp.exp(scores - jnp.maximum(top, MASKED / 2))  # 0 where hidden, whatever the row
     total = jnp.sum(p, axis=-1)
-    o = contract(p.reshape(b, kv, g * n, -1), v_t).reshape(b, h, n, -1)
+    o = contract(p.reshape(b, kv, g * n, -1).astype(v_t.dtype), v_t).reshape(b, h, n, -1)
     return o / jnp.maximum(total, 0.5).reshape(b, h, n, 1)  # 1 at least, or 0
 
 

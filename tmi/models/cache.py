@@ -52,15 +52,15 @@ def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
     """Empty caches for `slots` sessions, for calls of at most `chunk` positions."""
     m = config.model
 
-    def zeros(*shape):
-        return jnp.zeros((slots, *shape), jnp.float32)
+    def zeros(*shape, dtype="float32"):
+        return jnp.zeros((slots, *shape), dtype)
 
     def layer(span):
         t, w = capacity(span, chunk), m.conv_width - 1
         _, n, hd = heads_of(m, span)
         return LayerCache(
-            k=zeros(n, t, key_dim(m, span)),
-            v=zeros(n, hd, t),
+            k=zeros(n, t, key_dim(m, span), dtype=m.dtype),
+            v=zeros(n, hd, t, dtype=m.dtype),
             k_conv=zeros(w, n * hd),
             v_conv=zeros(w, n * hd),
             attention_conv=zeros(w, m.width),

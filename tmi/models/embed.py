@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
+from tmi.mesh import constrain
 from tmi.models.layers import (
     Param,
     RMSNorm,
@@ -165,5 +166,6 @@ class TokenEmbed(nnx.Module):
             self.norm = RMSNorm(d, eps=config.model.norm_eps)
 
     def __call__(self, token: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        x = self.table[...][token]
+        # Looked up in whole rows: a table divided along D would be looked up by every device.
+        x = constrain(self.table[...], "vocab", None)[token]
         return self.norm(x) if hasattr(self, "norm") else x

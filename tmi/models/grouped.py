@@ -65,10 +65,9 @@ def ragged_swiglu(xs: Float[Array, "R D"], sizes: Int[Array, " E"], gate, up, do
     """Rows sorted by expert through their gated MLPs; `sizes` of each group."""
 
     def product(rows, bank):
-        out = jax.lax.ragged_dot(
-            rows, bank.swapaxes(1, 2), sizes, preferred_element_type=jnp.float32
+        return jax.lax.ragged_dot(
+            rows, bank.swapaxes(1, 2), sizes, preferred_element_type=rows.dtype
         )
-        return out.astype(rows.dtype)
 
     return product(jax.nn.silu(product(xs, gate)) * product(xs, up), down)
 

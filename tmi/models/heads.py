@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
+from tmi.mesh import constrain
 from tmi.models.layers import Param, RMSNorm, dot, rms_norm, weight
 
 TIME_FEATURES = 32
@@ -29,7 +30,9 @@ class Unembed(nnx.Module):
         self.table = weight(key, config.text.vocab_size, config.model.width, ("vocab", "embed"))
 
     def __call__(self, h: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
-        return dot(h, self.table[...])[..., : self.tokens] / self.divisor
+        # Gathered once, not in each of the parts that logits are made in.
+        table = constrain(self.table[...], "vocab", None)
+        return dot(h, table)[..., : self.tokens] / self.divisor
 
 
 class HearingHead(nnx.Module):

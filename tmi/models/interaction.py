@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from tmi import streams
 from tmi.config import Config
+from tmi.mesh import constrain
 from tmi.microturn import NUM_STREAMS, Stream
 from tmi.models.attention import time_phase
 from tmi.models.cache import KVCache, ring_positions, ring_slots
@@ -57,10 +58,11 @@ class InteractionModel(nnx.Module):
         """Positions from their streams' contents. audio [B,A,D], video [B,V,D], speech [B,P,D],
         `sensed` of `sense`: embedded, or absent."""
         kinds = {Stream.AUDIO_IN: audio, Stream.VIDEO_IN: video, Stream.AUDIO_OUT: speech}
-        x = self.tokens(token)
+        x = constrain(self.tokens(token), "batch", "seq", None)
         for kind, rows in {**kinds, **(sensed or {})}.items():
             if rows is not None and rows.shape[1]:
                 index = jnp.where(stream == kind, slot, 0)
+                rows = constrain(rows, "batch", None, None)
                 own = jnp.take_along_axis(rows, index[..., None], axis=1)
                 x = jnp.where((stream == kind)[..., None], own, x)
         if hasattr(self.tokens, "stream"):
@@ -103,6 +105,7 @@ class InteractionModel(nnx.Module):
         """Appends `count` [B] of the N embedded positions to each session; rows beyond are
         padding."""
         n = x.shape[1]
+        x = x.astype(self.transformer.config.dtype)
         position = cache.length[:, None] + jnp.arange(n, dtype=jnp.int32)
         phase = time_phase(self.transformer.config, microturn)
         layers = []

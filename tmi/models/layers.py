@@ -26,16 +26,36 @@ class Balance(nnx.Variable):
     """A router's loss-free balancing bias: moved by the trainer's rule, never by a gradient."""
 
 
-@jax.custom_vjp
-def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]:
-    """x w^T, both contracted on their last axis."""
-    return jax.lax.dot_general(
-        x, w, (((x.ndim - 1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+F32 = ("gain", "taps", "router", "scale", "balance")  # never of a lesser dtype
+
+
+def in_dtype(module, dtype: str, but: str = ""):
+    """The module with its weights in `dtype`, but for those of `F32` and of the submodule `but`."""
+    if dtype == "float32":
+        return module
+
+    def cast(path, v):
+        names = [str(getattr(key, "name", key)) for key in path]
+        kept = names[0] == but or names[-1] in F32
+        return v if kept else v.replace(v[...].astype(dtype))
+
+    return jax.tree_util.tree_map_with_path(
+        cast, module, is_leaf=lambda v: isinstance(v, nnx.Variable)
     )
 
 
+def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]:
+    """x w^T, both contracted on their last axis, in the dtype of the weights."""
+    return _dot(x.astype(w.dtype), w)
+
+
+@jax.custom_vjp
+def _dot(x, w):
+    return jax.lax.dot_general(x, w, (((x.ndim - 1,), (1,)), ((), ())))
+
+
 def _dot_fwd(x, w):
-    return dot(x, w), (x, w)
+    return _dot(x, w), (x, w)
 
 
 def _dot_bwd(saved, g):
@@ -44,7 +64,7 @@ def _dot_bwd(saved, g):
     return dx, transposed_product(x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1]))
 
 
-dot.defvjp(_dot_fwd, _dot_bwd)
+_dot.defvjp(_dot_fwd, _dot_bwd)
 
 
 def transposed_product(x: Float[Array, "*n r i"], g: Float[Array, "*n r o"]):
@@ -63,10 +83,11 @@ def transposed_product(x: Float[Array, "*n r i"], g: Float[Array, "*n r o"]):
 
 @jax.custom_vjp
 def contract(x: Float[Array, "*n r i"], y: Float[Array, "*n t i"]) -> Float[Array, "*n r t"]:
-    """x y^T of each pair of matrices, both contracted on their last axis."""
+    """x y^T of each pair of matrices, both contracted on their last axis; f32 whatever they are."""
     n = x.ndim - 2
     batch = tuple(range(n))
-    return jax.lax.dot_general(x, y, (((n + 1,), (n + 1,)), (batch, batch)))
+    dims = (((n + 1,), (n + 1,)), (batch, batch))
+    return jax.lax.dot_general(x, y, dims, preferred_element_type=jnp.float32)
 
 
 def _contract_fwd(x, y):
@@ -75,6 +96,7 @@ def _contract_fwd(x, y):
 
 def _contract_bwd(saved, g):
     x, y = saved
+    g = g.astype(x.dtype)
     n = x.ndim - 2
     batch = tuple(range(n))
     dx = jax.lax.dot_general(g, y, (((n + 1,), (n,)), (batch, batch)))

@@ -79,6 +79,7 @@ class MoE(nnx.Module):
 
     def routed(self, x, index, weights) -> Float[Array, "T D"]:
         banks = (self.gate[...], self.up[...], self.down[...])
+        x = x.astype(banks[0].dtype)
         if (where := mesh.current()) is not None:
             specs = tuple(
                 mesh.RULES.spec(axes, bank.shape, where)

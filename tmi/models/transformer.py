@@ -11,6 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config, ModelConfig
+from tmi.mesh import constrain
+from tmi.models import stack
 from tmi.models.attention import (
     Attention,
     Span,
@@ -21,8 +23,11 @@ from tmi.models.attention import (
     time_phase,
 )
 from tmi.models.cache import LayerCache, append_kv
-from tmi.models.layers import MLP, RMSNorm, ShortConv, next_conv_state
+from tmi.models.layers import MLP, RMSNorm, ShortConv, in_dtype, next_conv_state
 from tmi.models.moe import MoE
+
+# What a rematerialised layer keeps beside its input: by far the most expensive products.
+SAVED = jax.checkpoint_policies.save_only_these_names("experts")
 
 
 def spans(config: Config) -> list[Span]:
@@ -64,9 +69,9 @@ class Block(nnx.Module):
     def __call__(self, x, position, phase, hidden, valid):
         """Training, packed rows. x [B,S,D], valid [B,S] -> (x, expert counts [E] or None)."""
         a = self.attention(self.attention_norm(x), position, phase, hidden)
-        x = x + self.attention_conv(a, position)[0]
+        x = x + self.attention_conv(a, position)[0].astype(x.dtype)
         y, count = self.feed_forward(self.mlp_norm(x), valid)
-        return x + self.mlp_conv(y, position)[0], count
+        return x + self.mlp_conv(y, position)[0].astype(x.dtype), count
 
     def append(self, x, position, phase, count, slots, key_position, cache: LayerCache):
         """Decoding: x [B,N,D] of `count` [B] valid positions goes behind the cached ones (write KV,
@@ -93,7 +98,7 @@ class Block(nnx.Module):
         )
         a = att.merge(attend(q, keys, values, bias, additive(visible)))
         a, a_hist = self.attention_conv(a, position, cache.attention_conv)
-        x = x + a
+        x = x + a.astype(x.dtype)
         valid = jnp.arange(x.shape[1])[None] < count[:, None]
         y, _ = self.feed_forward(self.mlp_norm(x), valid.astype(jnp.float32))
         y, y_hist = self.mlp_conv(y, position, cache.mlp_conv)
@@ -105,51 +110,81 @@ class Block(nnx.Module):
             attention_conv=next_conv_state(a_hist, count, width),
             mlp_conv=next_conv_state(y_hist, count, width),
         )
-        return x + y, cache
+        return x + y.astype(x.dtype), cache
 
 
 class TransformerOutput(typing.NamedTuple):
     """hidden: final states; heard: those after model.hearing_layer layers (None if that is 0);
-    counts: how many positions chose each routed expert of the MoE layers."""
+    counts: by the name of a router's balance, how many positions chose each of its experts."""
 
     hidden: Float[Array, "B S D"]
     heard: Float[Array, "B S D"] | None
-    counts: Float[Array, "L E"]
+    counts: dict[str, Float[Array, "*l E"]]
+
+
+Kind = tuple[Span, bool]  # a layer is known by its span, and by whether it is dense
+
+
+def kinds(config: Config) -> list[Kind]:
+    dense = dense_layers(config.model)
+    return [(span, i in dense) for i, span in enumerate(spans(config))]
 
 
 class Transformer(nnx.Module):
     def __init__(self, config: Config, key: Array):
         m = config.model
         self.hearing_layer = m.hearing_layer
-        keys = jax.random.split(key, m.num_layers)
         self.config = m
         self.remat = config.train.remat
-        self.layers = nnx.List(
-            [Block(m, span, i in dense_layers(m), keys[i]) for i, span in enumerate(spans(config))]
-        )
+        self.kinds = tuple(kinds(config))
+
+        def make(kind: Kind, key: Array) -> Block:
+            return Block(m, *kind, key)
+
+        if m.scan_layers:
+            self.plan = tuple(stack.plan(self.kinds))
+            keys = jax.random.split(key, len(self.plan))
+            self.segments = nnx.List(
+                [stack.Runs(s, make, k) for s, k in zip(self.plan, keys, strict=True)]
+            )
+        else:
+            keys = jax.random.split(key, m.num_layers)
+            self.layers = nnx.List(
+                [make(kind, k) for kind, k in zip(self.kinds, keys, strict=True)]
+            )
         self.final_norm = RMSNorm(m.width, eps=m.norm_eps)
 
     def __call__(
         self, x: Float[Array, "B S D"], position: Int[Array, "B S"], microturn: Int[Array, "B S"],
         segment: Int[Array, "B S"],
     ) -> TransformerOutput:  # fmt: skip
-        counts, heard = [], None
+        counts, heard = {}, None
         valid = (segment > 0).astype(jnp.float32)
         phase = time_phase(self.config, microturn)
-        masks = {
-            span: row_masks(position, segment, span)
-            for span in {layer.attention.span for layer in self.layers}
-        }
-        for i, layer in enumerate(self.layers, start=1):
-            hidden = masks[layer.attention.span]
+        masks = {span: row_masks(position, segment, span) for span in {k[0] for k in self.kinds}}
+        x = x.astype(self.config.dtype)
 
-            def step(layer, x, hidden=hidden):
-                return layer(x, position, phase, hidden, valid)
+        def step(span: Span, layer: Block, x: Array):
+            x = constrain(x, "batch", "seq", None)
+            layer = in_dtype(layer, self.config.dtype)
+            return layer(x, position, phase, masks[span], valid)
 
-            x, count = (jax.checkpoint(step) if self.remat else step)(layer, x)
-            if count is not None:
-                counts.append(count)
-            if i == self.hearing_layer:
-                heard = x
-        counts = jnp.stack(counts) if counts else jnp.zeros((0, 0))
+        if self.remat:
+            step = jax.checkpoint(step, static_argnums=0, policy=SAVED)
+        if self.config.scan_layers:
+            for s, (runs, planned) in enumerate(zip(self.segments, self.plan, strict=True)):
+                spans = [kind[0] for _, kind in planned.runs]
+                x, found = stack.scan(
+                    runs.runs, lambda layer, x, r, spans=spans: step(spans[r], layer, x), x
+                )
+                for r, count in enumerate(found):
+                    if count is not None:
+                        counts[f"transformer.segments.{s}.runs.{r}.mlp.balance"] = count
+        else:
+            for i, layer in enumerate(self.layers):
+                x, count = step(self.kinds[i][0], layer, x)
+                if count is not None:
+                    counts[f"{stack.PREFIX}{i}.mlp.balance"] = count
+                if i + 1 == self.hearing_layer:
+                    heard = x
         return TransformerOutput(self.final_norm(x), heard, counts)

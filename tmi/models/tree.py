@@ -3,6 +3,7 @@ checkpoint and sharding."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from tmi.config import Config
+from tmi.models import stack, transformer
 from tmi.models.interaction import InteractionModel
 from tmi.models.layers import Balance
 
@@ -44,7 +46,12 @@ def trained_names(config: Config) -> list[str]:
 
 
 def logical_axes(config: Config) -> dict[str, tuple]:
-    return {name: v.get_metadata()["axes"] for name, v in _variables(skeleton(config))}
+    """Axes of stacked layers go before those that a module gave."""
+    out = {}
+    for name, v in _variables(skeleton(config)):
+        axes = v.get_metadata()["axes"]
+        out[name] = ("layers",) * (len(v.shape) - len(axes)) + tuple(axes)
+    return out
 
 
 def arrays(model: InteractionModel) -> dict[str, Array]:
@@ -64,3 +71,13 @@ def build(config: Config, params: Mapping[str, Array]) -> InteractionModel:
 def init(config: Config, key: Array) -> dict[str, Array]:
     """Fresh arrays by name."""
     return jax.jit(lambda k: arrays(InteractionModel(config, k)))(key)
+
+
+def layer_by_layer(config: Config, params: Mapping[str, Array]) -> tuple[Config, dict[str, Array]]:
+    """The same model with weights of their own for each layer, as decoding and published
+    checkpoints have them."""
+    if not config.model.scan_layers:
+        return config, dict(params)
+    model = dataclasses.replace(config.model, scan_layers=False)
+    segments = stack.plan(transformer.kinds(config))
+    return dataclasses.replace(config, model=model), stack.unstacked(segments, params)

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
-import os
-import pathlib
 import re
-import shutil
 import typing
 from collections.abc import Iterator
 
@@ -27,10 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 from jaxtyping import Array
 
 from tmi import config as config_lib
+from tmi import paths
 from tmi.config import FORMAT_VERSION, Config
+from tmi.paths import PathLike
 from tmi.sharding import param_shapes
 
 if typing.TYPE_CHECKING:
@@ -76,8 +77,8 @@ class Checkpoints:
     call. A checkpoint that fails leaves the ones before it as they are.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
-        self.path = pathlib.Path(workdir).absolute()
+    def __init__(self, workdir: PathLike, keep: int = 2):
+        self.path = paths.absolute(workdir)
         if (self.path / PARAMS_FILE).exists():
             raise CheckpointError(
                 f"{workdir} is an export, which holds no optimizer to go on with: give its path as "
@@ -87,7 +88,7 @@ class Checkpoints:
         self._best = self._manager(
             "best", max_to_keep=1, best_fn=lambda m: m["loss"], best_mode="min"
         )
-        self._under_way = "nothing"
+        self._under_way, self._saved, self._abandoned = "nothing", -1, False
 
     def _manager(self, name: str, **options) -> ocp.CheckpointManager:
         with self._named(f"opening {self.path / name}"):
@@ -131,10 +132,11 @@ class Checkpoints:
         return float(info["info"]["dev"]["loss"])
 
     def save(self, state: TrainState, info: dict) -> None:
-        if info["step"] in self.steps():
-            return
+        if info["step"] == self._saved:
+            return  # known without looking: hosts might see a shared disk change at different times
         arrays = {"params": state.params, "ema": state.ema, "opt": state.opt}
         self._save(self._latest, arrays, info, None)
+        self._saved = info["step"]
 
     def save_best(self, state: TrainState, info: dict) -> None:
         """Keeps params and averages if info's dev loss is the lowest so far."""
@@ -144,7 +146,7 @@ class Checkpoints:
     def _save(self, manager, arrays: dict, info: dict, metrics: dict | None) -> None:
         self.wait()
         arrays = _detached(arrays)
-        items = {k: ocp.args.StandardSave(v) for k, v in arrays.items()}
+        items = {k: ocp.args.StandardSave(v) for k, v in arrays.items() if v}  # no average: none
         args = ocp.args.Composite(**items, info=ocp.args.JsonSave(info))
         self._under_way = f"saving step {info['step']} in {manager.directory}"
         with self._named(self._under_way):
@@ -173,12 +175,19 @@ class Checkpoints:
         step = self._latest.latest_step()
         with self._named(f"reading step {step} in {self.path / 'checkpoints'}"):
             parts = {"params": like.params, "ema": like.ema, "opt": like.opt}
-            args = {k: ocp.args.StandardRestore(v) for k, v in parts.items()}
+            args = {k: ocp.args.StandardRestore(v) for k, v in parts.items() if v}
             found = self._latest.restore(step, args=ocp.args.Composite(**args))
+        self._saved = step
         count = jax.device_put(jnp.asarray(step, jnp.int32), like.step.sharding)
-        return type(like)(count, found["params"], found["ema"], found["opt"])
+        return type(like)(count, found["params"], found["ema"] if like.ema else {}, found["opt"])
+
+    def abandon(self) -> None:
+        """Makes `close` return at once: what is being saved can never be finished."""
+        self._abandoned = True
 
     def close(self) -> None:
+        if self._abandoned:
+            return
         for manager in (self._latest, self._best):
             with contextlib.suppress(Exception):  # named by wait() already
                 manager.close()
@@ -196,14 +205,14 @@ def _detached(arrays):
 
 
 def restore_params(
-    workdir: str | pathlib.Path, which: str = "best", ema: bool = True
+    workdir: PathLike, which: str = "best", ema: bool = True
 ) -> tuple[Config, dict[str, Array]]:
     """Config and float32 parameters by name, of a training's workdir or of an export.
 
     Args:
       which: 'best' (lowest dev loss; the latest if none was measured) or 'latest'. An export holds
         one set of parameters, whatever is asked for.
-      ema: the averaged weights (an export has no others).
+      ema: the averaged weights, where training kept an average (an export has no others).
 
     Raises:
       CheckpointError: nothing readable is there, or it has another format version.
@@ -213,17 +222,18 @@ def restore_params(
 
 
 def read(
-    workdir: str | pathlib.Path, which: str = "best", ema: bool = True
+    workdir: PathLike, which: str = "best", ema: bool = True
 ) -> tuple[Config, dict[str, Array], dict]:
     """As `restore_params`, with the checkpoint's info as well."""
     if which not in ("best", "latest"):
         raise ValueError(f"which={which!r}: 'best' or 'latest' is accepted")
-    path = pathlib.Path(workdir).absolute()
+    path = paths.absolute(workdir)
     if (path / PARAMS_FILE).exists():
         config, params, info = _read_export(path)
     else:
         folder = _checkpoint_folder(path, which)
-        info, params = _read_folder(folder, "ema" if ema else "params")
+        average = ema and (folder / "ema").exists()
+        info, params = _read_folder(folder, "ema" if average else "params")
         config = config_lib.from_config_dict(info["config"])
     missing = sorted(set(param_shapes(config)) ^ set(params))
     if missing:
@@ -238,7 +248,7 @@ def read(
     return config, {n: jnp.asarray(x, jnp.float32) for n, x in params.items()}, info
 
 
-def _checkpoint_folder(path: pathlib.Path, which: str) -> pathlib.Path:
+def _checkpoint_folder(path: epath.Path, which: str) -> epath.Path:
     names = ("best", "checkpoints") if which == "best" else ("checkpoints",)
     for name in names:
         steps = [p for p in (path / name).glob("*") if p.name.isdigit()]
@@ -250,7 +260,7 @@ def _checkpoint_folder(path: pathlib.Path, which: str) -> pathlib.Path:
     )
 
 
-def _read_folder(folder: pathlib.Path, item: str) -> tuple[dict, dict[str, np.ndarray]]:
+def _read_folder(folder: epath.Path, item: str) -> tuple[dict, dict[str, np.ndarray]]:
     handler = ocp.CompositeCheckpointHandler()
     try:
         with ocp.Checkpointer(handler) as reader:
@@ -273,11 +283,12 @@ def _read_folder(folder: pathlib.Path, item: str) -> tuple[dict, dict[str, np.nd
 # -- the shipped form ----------------------------------------------------------------------------
 
 
-def _read_export(path: pathlib.Path) -> tuple[Config, dict[str, np.ndarray], dict]:
+def _read_export(path: epath.Path) -> tuple[Config, dict[str, np.ndarray], dict]:
     try:
         config = config_lib.from_json((path / CONFIG_FILE).read_text())
         info = _check_version(json.loads((path / INFO_FILE).read_text()), path)
-        with np.load(path / PARAMS_FILE, allow_pickle=False) as file:
+        packed = io.BytesIO((path / PARAMS_FILE).read_bytes())
+        with np.load(packed, allow_pickle=False) as file:
             return config, {n: file[n].astype(np.float32) for n in file.files}, info
     except (CheckpointError, config_lib.ConfigError):
         raise
@@ -285,15 +296,13 @@ def _read_export(path: pathlib.Path) -> tuple[Config, dict[str, np.ndarray], dic
         raise CheckpointError(f"{path}: its export is damaged ({_reason(e)})") from e
 
 
-def export(
-    workdir: str | pathlib.Path, out: str | pathlib.Path, which: str = "best"
-) -> pathlib.Path:
+def export(workdir: PathLike, out: PathLike, which: str = "best") -> epath.Path:
     """Writes the averaged weights of `workdir` to `out` as float16, with config and origin.
 
     Raises CheckpointError if a weight does not fit float16 or `out` is a training's workdir.
     """
     config, params, info = read(workdir, which)
-    out = pathlib.Path(out)
+    out = paths.at(out)
     if (out / "checkpoints").exists():
         raise CheckpointError(f"{out} is a training's workdir: export to another directory")
     half = {n: np.asarray(x).astype(np.float16) for n, x in params.items()}
@@ -314,32 +323,18 @@ def export(
         "weights": "exponential average, rounded to float16",
     }
     out.mkdir(parents=True, exist_ok=True)
-    with _replacing(out / PARAMS_FILE) as file:
-        np.savez_compressed(file, **half)  # pyright: ignore[reportArgumentType]
-    with _replacing(out / CONFIG_FILE) as file:
-        file.write(config_lib.to_json(config).encode())
-    with _replacing(out / INFO_FILE) as file:
-        file.write(json.dumps(origin, indent=1).encode())
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **half)  # pyright: ignore[reportArgumentType]
+    paths.write(out / PARAMS_FILE, packed.getvalue())
+    paths.write(out / CONFIG_FILE, config_lib.to_json(config).encode())
+    paths.write(out / INFO_FILE, json.dumps(origin, indent=1).encode())
     return out
 
 
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path):
-    """A file that takes the place of `path` only when it is whole."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_config(workdir: str | pathlib.Path, config: Config) -> None:
-    workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with _replacing(workdir / CONFIG_FILE) as file:
-        file.write(config_lib.to_json(config).encode())
+def write_config(workdir: PathLike, config: Config) -> None:
+    home = paths.at(workdir)
+    home.mkdir(parents=True, exist_ok=True)
+    paths.write(home / CONFIG_FILE, config_lib.to_json(config).encode())
 
 
 def main() -> None:
@@ -355,9 +350,8 @@ def main() -> None:
             path = export(workdir.value, out.value, which.value)
         except (CheckpointError, config_lib.ConfigError, OSError) as e:
             raise SystemExit(f"error: {e}") from e
-        size = sum(f.stat().st_size for f in path.iterdir() if f.is_file())
-        free = shutil.disk_usage(path).free / 1e9
-        print(f"{path}: {size / 1e6:.1f} MB ({free:.1f} GB free)")
+        size = sum(f.stat().length for f in path.iterdir() if f.is_file())
+        print(f"{path}: {size / 1e6:.1f} MB")
 
     app.run(run)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import pathlib
 import signal
 import sys
 import threading
@@ -16,21 +15,22 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from tmi import machine, sharding
+from tmi import machine, paths, sharding
 from tmi.config import Config, ConfigError, differing_fields, from_config_dict
 from tmi.data import records
-from tmi.data.pipeline import dev_batches, train_batches
+from tmi.data.pipeline import dev_batches, merge_states, train_batches
 from tmi.mesh import on
 from tmi.models import tree
 from tmi.models.interaction import TRAINING_ONLY
-from tmi.train import checkpoint, provenance
+from tmi.paths import PathLike
+from tmi.train import checkpoint, hosts, provenance
 from tmi.train.checkpoint import CheckpointError, Checkpoints
 from tmi.train.metrics import DevAverages, TrainingDiverged, Window, Writer
 from tmi.train.optimizer import make_optimizer
 from tmi.train.step import TrainState, eval_step, init_state, split_balance, train_step
 
 
-def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = None) -> dict:
+def train(config: Config, workdir: PathLike, init_from: str | None = None) -> dict:
     """Trains `config` in `workdir`, or goes on if a checkpoint is there.
 
     Args:
@@ -44,8 +44,9 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
       CorpusError: a corpus cannot be read.
       CheckpointError: saving or reading failed; earlier checkpoints stay.
       TrainingDiverged: a loss is NaN or infinite; the last checkpoint is from before.
+      HostLost: another process of this training is gone.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = paths.at(workdir)
     c = config.train
 
     # -- a checkpoint? ----------------------------------------------------------------------------
@@ -53,14 +54,14 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
     saved = checkpoints.info()
     if saved is not None:
         _check_resumable(saved, config, workdir)
-    host, hosts = jax.process_index(), jax.process_count()
-    home = workdir if host == 0 else workdir / f"host-{host}"  # of its config, figures and log
-    checkpoint.write_config(home, config)
+    alone, leads = jax.process_count() == 1, jax.process_index() == 0
+    _write_config(workdir, config)
 
     # -- devices, data ----------------------------------------------------------------------------
     mesh = sharding.make_mesh(config)
-    batches = train_batches(config, host_index=host, host_count=hosts)
-    rows = sharding.batch_shardings(config, mesh)
+    rows, size = sharding.host_rows(config, mesh), config.data.batch_size
+    batches = train_batches(config, rows=rows)
+    placement = sharding.batch_shardings(config, mesh)
     evaluate = make_evaluator(config, mesh) if c.eval_every else None
 
     # -- state ------------------------------------------------------------------------------------
@@ -83,25 +84,28 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
     # -- reports ----------------------------------------------------------------------------------
     ceiling = machine.matmul_ceiling() * math.prod(c.mesh)
     window = Window(config, ceiling)
-    writer = Writer(home, start, c.steps)
+    writer = Writer(workdir, start, c.steps, quiet=not leads)
     leg = provenance.new_leg(batches.corpus.hash, c.seed, start)
     began, dev, best = time.perf_counter(), (saved or {}).get("dev", {}), checkpoints.best_loss()
     say = writer.say
-    size = parameter_overview.count_parameters(state.params)  # pyright: ignore[reportArgumentType]
-    say(f"{config.name}: {size / 1e6:.2f}M parameters, matmul ceiling {ceiling / 1e9:.0f} GFLOP/s")
+    count = parameter_overview.count_parameters(state.params)  # pyright: ignore[reportArgumentType]
+    say(f"{config.name}: {count / 1e6:.2f}M parameters, matmul ceiling {ceiling / 1e9:.0f} GFLOP/s")
     if saved is not None:
         ignored = f"; --init_from={init_from} is not read" if init_from else ""
         say(f"resumes from step {start} in {workdir}{ignored}")
+    if not alone:
+        say(f"{jax.process_count()} hosts; if one is silent for {hosts.LOST_S} s, all end")
 
     def info(step: int) -> dict:
         now = {"steps": step - start, "wall_s": round(time.perf_counter() - began, 1)}
-        return checkpoint.make_info(config, step, batches.get_state(), [*legs, leg | now], dev)
+        data = merge_states(hosts.gather(batches.get_state()))
+        return checkpoint.make_info(config, step, data, [*legs, leg | now], dev)
 
     def measure(step: int) -> None:
         nonlocal dev, best
         if evaluate is None:
             return
-        dev = evaluate(state.ema)
+        dev = evaluate(state.ema or state.params)
         writer.write(step, "dev", dev)
         better = dev["loss"] < best
         if better:
@@ -110,17 +114,18 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
         shown = ", ".join(f"{k} {v:.4f}" for k, v in dev.items())
         say(f"step {step} dev: {shown}{' (best)' if better else ''}")
 
-    stop = StopRequest()
-    pending: tuple[int, dict[str, Array]] | None = None
+    stop, votes, agreed = StopRequest(), hosts.StopVote(mesh), False
+    pending: tuple[int, dict[str, Array], Array | None] | None = None
     step = start
 
     def settle() -> None:
         """Waits for the step under way and looks at its loss."""
-        nonlocal pending
+        nonlocal pending, agreed
         if pending is not None:
-            done, values = pending
+            done, values, vote = pending
             pending = None
             writer.progress(done, window.add_result(done, jax.device_get(values)))
+            agreed = vote is not None and bool(vote)
 
     try:
         # The weights that a leg begins with are its first best: it is kept only if it improves.
@@ -129,14 +134,15 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
             window.restart()
 
         # -- the loop -----------------------------------------------------------------------------
-        while step < c.steps and not stop:
+        while step < c.steps and not (stop if alone else agreed):
             waited = batches.wait_s
             batch = next(batches)
-            window.add_batch(batch, batches.wait_s - waited, hosts)
-            state, values = step_fn(state, sharding.put_batch(batch, rows))
+            window.add_batch(batch, batches.wait_s - waited, size / len(rows))
+            state, values = step_fn(state, sharding.put_batch(batch, placement, rows, size))
+            vote = None if alone else votes.cast(bool(stop))
             settle()  # the step before: this one is computed meanwhile
             step += 1
-            pending = (step, values)
+            pending = (step, values, vote)
             if step == start + 1:
                 settle()
                 say(f"first step (with compilation) after {time.perf_counter() - began:.0f} s")
@@ -157,12 +163,14 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
                 settle()
                 with window.pause():
                     checkpoints.save(state, info(step))
+                    writer.publish()
 
         # -- the end ------------------------------------------------------------------------------
         settle()
-        if stop and step < c.steps:
+        if step < c.steps:
             checkpoints.save(state, info(step))
-            say(f"{stop.name}: saved step {step} in {workdir}; the same command goes on from there")
+            why = stop.name or "another host was told to stop"
+            say(f"{why}: saved step {step} in {workdir}; the same command goes on from there")
         checkpoints.wait()
         if batches.skipped.reasons:
             say(f"{len(batches.skipped)} records or shards could not be read and were skipped")
@@ -170,6 +178,16 @@ def train(config: Config, workdir: str | pathlib.Path, init_from: str | None = N
         raise TrainingDiverged(f"{e}. {_what_stays(checkpoints)}") from e
     except OSError as e:
         raise CheckpointError(f"after step {step}: {e}. {_what_stays(checkpoints)}") from e
+    except (jax.errors.JaxRuntimeError, ValueError, CheckpointError) as e:
+        if not hosts.is_loss(e):
+            raise
+        checkpoints.abandon()  # nothing that waits for the others is called from here on
+        steps = checkpoints.steps()
+        stays = f"goes on from step {steps[-1]}" if steps else "begins anew"
+        raise hosts.HostLost(
+            f"after step {step} another host was lost ({str(e).splitlines()[0]}); on all hosts the "
+            f"same command {stays} in {workdir}"
+        ) from e
     finally:
         stop.restore()
         batches.close()
@@ -189,7 +207,20 @@ def _what_stays(checkpoints: Checkpoints) -> str:
     return f"The last good checkpoint is step {steps[-1]} in {checkpoints.path / 'checkpoints'}"
 
 
-def _check_resumable(saved: dict, config: Config, workdir: pathlib.Path) -> None:
+def _write_config(workdir: PathLike, config: Config) -> None:
+    """Raises ConfigError on every host if one does not see what the first writes."""
+    if jax.process_index() == 0:
+        checkpoint.write_config(workdir, config)
+    hosts.gather("written")
+    seen = hosts.gather((paths.at(workdir) / checkpoint.CONFIG_FILE).exists())
+    if not all(seen):
+        raise ConfigError(
+            f"--workdir={workdir} is not seen by host {seen.index(False)} of {len(seen)}: a "
+            "directory that all share is accepted, or a bucket (gs://...)"
+        )
+
+
+def _check_resumable(saved: dict, config: Config, workdir: PathLike) -> None:
     other = differing_fields(from_config_dict(saved["config"]), config)
     if other:
         raise ConfigError(
@@ -228,7 +259,7 @@ def _abstract(config: Config, shardings: TrainState) -> TrainState:
 
 
 def init_from_params(
-    config: Config, workdir: str | pathlib.Path, shardings: TrainState
+    config: Config, workdir: PathLike, shardings: TrainState
 ) -> tuple[TrainState, list[dict]]:
     """A fresh state, optimizer included, around the averaged weights of `workdir`; and its legs.
     Heads that only a loss reads begin anew if they are not there.
@@ -274,6 +305,7 @@ def make_evaluator(config: Config, mesh: Mesh):
     if not held:
         raise records.CorpusError(f"{corpus.path} gives no batch: config.train.eval_batches is 0")
     rows = sharding.batch_shardings(config, mesh)
+    size = config.data.batch_size
     run = compiled_eval(config, mesh, len(corpus.skills))
 
     def evaluate(params: dict[str, Array]) -> dict[str, float]:
@@ -281,7 +313,7 @@ def make_evaluator(config: Config, mesh: Mesh):
         for i, batch in enumerate(held):
             # The same noise each time: dev losses of two steps can be compared.
             key = jax.random.fold_in(jax.random.key(0), i)
-            placed = sharding.put_batch(sharding.own_rows(batch), rows)
+            placed = sharding.put_batch(batch, rows, range(size), size)
             averages.add(batch, *jax.device_get(run(params, placed, key)))
         return averages.result()
 

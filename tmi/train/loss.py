@@ -18,8 +18,9 @@ from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
 from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
-from tmi.models.heads import waiting_class
+from tmi.models.heads import Unembed, waiting_class
 from tmi.models.interaction import InteractionModel
+from tmi.models.layers import in_dtype
 
 QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
 SEEN_WEIGHT = 0.3  # of a frame with something in it: it stays for many
@@ -35,7 +36,7 @@ class PositionLosses(typing.NamedTuple):
     heard: Float[Array, "B S"] | None
     waiting: Float[Array, "B S"] | None
     hit: Float[Array, "B S"]
-    counts: Float[Array, "L E"]
+    counts: dict[str, Array]
 
 
 def position_losses(
@@ -50,12 +51,10 @@ def position_losses(
             keys[0], context.shape[:2] + (1, 1), maxval=config.flow.context_noise
         )
         context = context + level * jax.random.normal(keys[1], context.shape)
+    model = in_dtype(model, config.model.dtype, but="transformer")  # layers see to themselves
     hidden, heard, counts = model(batch, context)
-    logits = model.unembed(hidden)
     target = jnp.maximum(batch["text_target"], 0)
-    one_hot = jax.nn.one_hot(target, logits.shape[-1], dtype=jnp.float32)
-    text = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(one_hot * logits, axis=-1)
-    hit = (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
+    text, hit = text_losses(model.unembed, hidden, target, config.train.loss_chunks)
     source = jnp.take_along_axis(hidden, batch["speech_source"][..., None], axis=1)
     speech = jnp.zeros(source.shape[:2])
     if config.speech.enabled:
@@ -69,6 +68,30 @@ def position_losses(
         scores = model.waiting(hidden)
         waiting = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
     return PositionLosses(text, speech, heard, waiting, hit, counts)
+
+
+def text_losses(
+    unembed: Unembed, hidden: Float[Array, "B S D"], target: Int[Array, "B S"], chunks: int
+) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
+    """Cross-entropy, and whether the target was the likeliest token. Logits are made for S / chunks
+    positions of each row at a time, and anew for the gradient if that is not all."""
+
+    def part(hidden, target):
+        logits = unembed(hidden).astype(jnp.float32)
+        one_hot = jax.nn.one_hot(target, logits.shape[-1], dtype=jnp.float32)
+        text = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(one_hot * logits, axis=-1)
+        return text, (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
+
+    if chunks == 1:
+        return part(hidden, target)
+
+    def split(x):
+        b, s = x.shape[:2]
+        return x.reshape(b, chunks, s // chunks, *x.shape[2:]).swapaxes(0, 1)
+
+    parts = jax.lax.map(lambda x: jax.checkpoint(part)(*x), (split(hidden), split(target)))
+    text, hit = (x.swapaxes(0, 1).reshape(target.shape) for x in parts)
+    return text, hit
 
 
 def waits(batch: dict[str, Array]) -> Int[Array, "B S"]:
@@ -96,48 +119,67 @@ def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> F
     return jax.nn.logsumexp(logits, axis=-1) - mean
 
 
-def loss_fn(
-    model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool = True
-):
-    """Scalar loss and (metrics, counts). Each part is a weighted mean over the global batch."""
-    text, speech, heard, waiting, hit, counts = position_losses(model, config, batch, key, train)
-    tw, sw = batch["text_weight"], batch["speech_weight"]
+def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
+    """What each part of the loss and each metric is a mean over, by name: a weight a position or
+    patch."""
+    tw = batch["text_weight"]
     silent = batch["text_target"] == EOM_ID
-    text_loss = jnp.sum(text * tw) / jnp.maximum(jnp.sum(tw), 1e-6)
-    speech_loss = jnp.sum(speech * sw) / jnp.maximum(jnp.sum(sw), 1e-6)
-    total = text_loss + config.train.speech_weight * speech_loss
-
-    def mean(x, weight):
-        return jnp.sum(x * weight) / jnp.maximum(jnp.sum(weight), 1.0)
-
-    words = ((tw > 0) & ~silent).astype(jnp.float32)
-    quiet = ((tw > 0) & silent).astype(jnp.float32)
-    metrics = {
-        "loss": total,
-        "loss/text": mean(text, words),
-        "loss/silence": mean(text, quiet),
-        "loss/speech": speech_loss,
-        "accuracy/text": mean(hit, words),
-        "accuracy/silence": mean(hit, quiet),
+    out = {
+        "text": tw,
+        "speech": batch["speech_weight"],
+        "words": ((tw > 0) & ~silent).astype(jnp.float32),
+        "silence": ((tw > 0) & silent).astype(jnp.float32),
     }
-    if heard is not None:
+    if config.model.hearing_layer:
         wanted = batch["heard"][..., 0] >= 0
         audio = batch["stream"] == Stream.AUDIO_IN
         said, quiet, seen = (
             x.astype(jnp.float32) for x in (audio & wanted, audio & ~wanted, ~audio & wanted)
         )
-        weight = said + QUIET_WEIGHT * quiet + SEEN_WEIGHT * seen
-        total = total + config.train.hearing_weight * mean(heard, weight)
-        metrics |= {
-            "loss": total,
-            "loss/hearing": mean(heard, said),
-            "loss/seeing": mean(heard, seen),
-        }
-    if waiting is not None:
-        waiting = mean(waiting, (waits(batch) >= 0).astype(jnp.float32))
-        total = total + config.train.waiting_weight * waiting
-        metrics |= {"loss": total, "loss/waiting": waiting}
-    return total, (metrics, counts)
+        heard = said + QUIET_WEIGHT * quiet + SEEN_WEIGHT * seen
+        out |= {"said": said, "seen": seen, "heard": heard}
+    if config.model.waiting_bins:
+        out["waiting"] = (waits(batch) >= 0).astype(jnp.float32)
+    return out
+
+
+def total_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
+    """Sums of `loss_weights` over a batch, so that parts of it add up to the whole's means."""
+    return {n: jnp.sum(w) for n, w in loss_weights(config, batch).items()}
+
+
+def loss_fn(
+    model: InteractionModel, config: Config, batch: dict[str, Array], key: Array,
+    train: bool = True, totals: dict[str, Array] | None = None,
+):  # fmt: skip
+    """Scalar loss and (metrics, counts). Each part is a weighted mean over the global batch, whose
+    weights are `totals` where `batch` is but a part of it."""
+    losses = position_losses(model, config, batch, key, train)
+    weights = loss_weights(config, batch)
+    if totals is None:
+        totals = {n: jnp.sum(w) for n, w in weights.items()}
+
+    def mean(x, name):
+        return jnp.sum(x * weights[name]) / jnp.maximum(totals[name], 1e-6)
+
+    t = config.train
+    speech_loss = mean(losses.speech, "speech")
+    total = mean(losses.text, "text") + t.speech_weight * speech_loss
+    metrics = {
+        "loss/text": mean(losses.text, "words"),
+        "loss/silence": mean(losses.text, "silence"),
+        "loss/speech": speech_loss,
+        "accuracy/text": mean(losses.hit, "words"),
+        "accuracy/silence": mean(losses.hit, "silence"),
+    }
+    if losses.heard is not None:
+        total = total + t.hearing_weight * mean(losses.heard, "heard")
+        metrics["loss/hearing"] = mean(losses.heard, "said")
+        metrics["loss/seeing"] = mean(losses.heard, "seen")
+    if losses.waiting is not None:
+        metrics["loss/waiting"] = mean(losses.waiting, "waiting")
+        total = total + t.waiting_weight * metrics["loss/waiting"]
+    return total, ({"loss": total, **metrics}, losses.counts)
 
 
 def skill_losses(text: Float[Array, "B S"], batch: dict[str, Array], num_skills: int):

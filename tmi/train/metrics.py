@@ -7,6 +7,7 @@ import json
 import math
 import pathlib
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 
@@ -15,6 +16,7 @@ import tqdm
 from clu import metrics as clu_metrics
 from tensorboardX import SummaryWriter
 
+from tmi import paths
 from tmi.config import Config
 from tmi.data.batch import Batch, fill_ratio
 from tmi.microturn import EOM_ID
@@ -46,17 +48,17 @@ class Window:
 
     def _reset(self) -> None:
         self._values: dict[str, list[float]] = {}
-        self._positions, self._flops, self._wait = 0, 0.0, 0.0
+        self._positions, self._flops, self._wait = 0.0, 0.0, 0.0
         self._fill: list[float] = []
         self._paused, self._start = 0.0, time.perf_counter()
 
     def restart(self) -> None:
         """Forgets the time so far (a compilation's)."""
         self._start, self._paused, self._wait = time.perf_counter(), 0.0, 0.0
-        self._positions, self._flops = 0, 0.0
+        self._positions, self._flops = 0.0, 0.0
 
-    def add_batch(self, batch: Batch, wait_s: float, share: int = 1) -> None:
-        """The batch of a step; with several processes it is one of `share` equal parts."""
+    def add_batch(self, batch: Batch, wait_s: float, share: float = 1) -> None:
+        """The batch of a step; with several processes there is `share` times as much of it."""
         self._positions += share * int(np.sum(batch["segment"] > 0))
         self._flops += share * batch_flops(self._config, batch)
         self._fill.append(fill_ratio(batch))
@@ -140,17 +142,29 @@ class DevAverages:
 
 
 class Writer:
-    """metrics.jsonl and TensorBoard scalars under a workdir, and the progress bar on stderr."""
+    """metrics.jsonl and TensorBoard scalars under a workdir, and the progress bar on stderr.
 
-    def __init__(self, workdir: pathlib.Path, start: int, steps: int):
-        self._path = workdir / "metrics.jsonl"
+    A bucket takes whole files only: what grows is kept here and copied there now and then.
+    """
+
+    def __init__(self, workdir: paths.PathLike, start: int, steps: int, quiet: bool = False):
+        """quiet: nothing is written or said; another process does."""
+        self._home = paths.at(workdir)
+        self._scratch = None
+        if quiet or paths.is_remote(self._home):
+            self._scratch = tempfile.TemporaryDirectory(prefix="tmi-figures-")
+        self._here = pathlib.Path(self._scratch.name if self._scratch else self._home)
+        self._quiet, self._published = quiet, time.monotonic()
+        self._path = self._here / "metrics.jsonl"
+        if self._scratch and not quiet and (self._home / "metrics.jsonl").exists():
+            self._path.write_bytes((self._home / "metrics.jsonl").read_bytes())
         _forget_after(self._path, start)
         self._file = open(self._path, "a", buffering=1)
         # Its thread dies on a full disk; a queue that never fills keeps us from waiting for it.
         self._board = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=start + 1, max_queue=1_000_000
+            str(self._here / "tensorboard"), purge_step=start + 1, max_queue=1_000_000
         )
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and not quiet
         self._bar = tqdm.tqdm(
             initial=start,
             total=steps,
@@ -181,11 +195,15 @@ class Writer:
 
     def say(self, text: str) -> None:
         """A line that leaves the bar whole."""
+        if self._quiet:
+            return
         tqdm.tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """The speeds, on the bar or, where there is no terminal to draw one on, as a line."""
+        if time.monotonic() - self._published > 60:
+            self.publish()
         if self._terminal and "speed/tokens_per_s" in values:
             ceiling = f"{100 * values['speed/share_of_ceiling']:.0f}%"
             tokens = f"{values['speed/tokens_per_s']:.0f}"
@@ -204,11 +222,27 @@ class Writer:
             )
         self.say(f"{line}, ETA {eta}")
 
+    def publish(self) -> None:
+        """Copies the figures to a workdir that is a bucket."""
+        self._published = time.monotonic()
+        if self._scratch is None or self._quiet:
+            return
+        self._board.flush()
+        for file in self._here.rglob("*"):
+            if file.is_file():
+                there = self._home / file.relative_to(self._here).as_posix()
+                there.parent.mkdir(parents=True, exist_ok=True)
+                there.write_bytes(file.read_bytes())
+
     def close(self) -> None:
         self._bar.close()
         for file in (self._board, self._file):
             with contextlib.suppress(OSError):  # a full disk: what failed was raised by write()
                 file.close()
+        with contextlib.suppress(OSError):
+            self.publish()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
 
 def _forget_after(path: pathlib.Path, step: int) -> None:

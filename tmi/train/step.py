@@ -10,14 +10,15 @@ import optax
 from jaxtyping import Array, Int
 
 from tmi.config import Config
+from tmi.mesh import constrain
 from tmi.models import tree
-from tmi.train.loss import loss_fn, position_losses, skill_losses
+from tmi.train.loss import loss_fn, position_losses, skill_losses, total_weights
 from tmi.train.optimizer import make_optimizer
 
 
 class TrainState(typing.NamedTuple):
-    """Everything training carries from step to step. `params` and `ema` hold every array by name,
-    balances included."""
+    """Everything training carries from step to step. `params` and `ema` (empty where
+    optimizer.ema is 0) hold every array by name, balances included."""
 
     step: Int[Array, ""]
     params: dict[str, Array]
@@ -35,14 +36,15 @@ def split_balance(config: Config, params: dict[str, Array]) -> tuple[dict, dict]
 def init_state(config: Config, key: Array) -> TrainState:
     params = tree.init(config, key)
     trained, _ = split_balance(config, params)
-    ema = jax.tree.map(jnp.copy, params)  # its own buffers: both are donated
+    # Its own buffers: both are donated.
+    ema = jax.tree.map(jnp.copy, params) if config.optimizer.ema else {}
     return TrainState(jnp.zeros((), jnp.int32), params, ema, make_optimizer(config).init(trained))
 
 
 def balance_rule(balance: Array, count: Array, rate: float) -> Array:
     """Loss-free balancing (arXiv 2408.15664): raise the bias of experts below the mean load, lower
     the others."""
-    return balance + rate * jnp.sign(jnp.mean(count) - count)
+    return balance + rate * jnp.sign(jnp.mean(count, axis=-1, keepdims=True) - count)
 
 
 def train_step(
@@ -52,25 +54,55 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
     trained, balances = split_balance(config, state.params)
 
-    def f(trained):
-        return loss_fn(tree.build(config, {**trained, **balances}), config, batch, key)
-
-    (_, (metrics, counts)), grads = jax.value_and_grad(f, has_aux=True)(trained)
+    metrics, counts, grads = gradients(config, trained, balances, batch, key)
     updates, opt = make_optimizer(config).update(grads, state.opt, trained)
     trained = dict(optax.apply_updates(trained, updates))  # pyright: ignore
     rate = config.model.router_bias_rate
-    moe = sorted(balances, key=lambda n: int(n.split("layers.")[1].split(".")[0]))
-    balances = {n: balance_rule(balances[n], counts[i], rate) for i, n in enumerate(moe)}
+    balances = {n: balance_rule(x, counts[n], rate) for n, x in balances.items()}
     params = {**trained, **balances}
     # A young average follows faster, so that short runs are not held back by their start.
     decay = jnp.minimum(config.optimizer.ema, (1.0 + state.step) / (10.0 + state.step))
-    ema = {n: params[n] + decay * (state.ema[n] - params[n]) for n in params}
+    ema = {n: params[n] + decay * (x - params[n]) for n, x in state.ema.items()}
     metrics = {**metrics, "grad_norm": optax.global_norm(grads)}
-    if counts.size:
-        metrics["router/max_load"] = jnp.max(
-            counts * counts.shape[1] / jnp.maximum(jnp.sum(counts, 1, keepdims=True), 1)
-        )
+    if counts:
+        loads = [
+            c / jnp.maximum(jnp.mean(c, axis=-1, keepdims=True), 1e-6) for c in counts.values()
+        ]
+        metrics["router/max_load"] = jnp.max(jnp.stack([jnp.max(load) for load in loads]))
     return TrainState(state.step + 1, params, ema, opt), metrics
+
+
+def gradients(config: Config, trained: dict, balances: dict, batch: dict, key: Array):
+    """(metrics, counts, gradients) of a batch: all at once, or the sums over train.micro_batches
+    parts of its rows, each weighted as it is in the whole."""
+    totals = total_weights(config, batch)
+
+    def part(batch, key):
+        def f(trained):
+            model = tree.build(config, {**trained, **balances})
+            return loss_fn(model, config, batch, key, totals=totals)
+
+        (_, (metrics, counts)), grads = jax.value_and_grad(f, has_aux=True)(trained)
+        return metrics, counts, grads
+
+    n = config.train.micro_batches
+    if n == 1:
+        return part(batch, key)
+
+    def split(x):  # every device keeps rows of its own in each part
+        x = x.reshape(x.shape[0] // n, n, *x.shape[1:]).swapaxes(0, 1)
+        return constrain(x, None, "batch", *(None,) * (x.ndim - 2))
+
+    def add(sums, one):
+        index, rows = one
+        found = part(rows, jax.random.fold_in(key, index))
+        # Without the barrier XLA joins the sum with the reduce-scatter before it, and fails.
+        return jax.tree.map(jnp.add, sums, jax.lax.optimization_barrier(found)), None
+
+    first = jax.tree.map(split, batch)
+    shapes = jax.eval_shape(part, jax.tree.map(lambda x: x[0], first), key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, (jnp.arange(n), first))[0]
 
 
 def eval_step(
