@@ -153,7 +153,8 @@ def parameter_table(counts: dict[str, int]) -> str:
 
 
 def main(_) -> None:
-    if _CONFIG.value is None or (_TOPOLOGY.value is None and not _PARAMETERS.value):
+    topology = _TOPOLOGY.value or ""
+    if _CONFIG.value is None or not (topology or _PARAMETERS.value):
         raise app.UsageError(
             "--config=experiments/NAME.py and --topology=v5p:4x4x4 are needed, or --parameters"
         )
@@ -166,12 +167,12 @@ def main(_) -> None:
             return
         rest = (_MODE.value, _SESSIONS.value, _CONTEXT.value)
         if _FIT.value:
-            name = _TOPOLOGY.value.split(":")[0]
+            name = topology.split(":")[0]
             if name not in hardware.CHIPS:
                 raise ValueError(f"--topology={name!r}: accepted are {', '.join(hardware.CHIPS)}")
             out = fit(config, hardware.CHIPS[name], *rest)
         else:
-            where = hardware.parse(_TOPOLOGY.value)
+            where = hardware.parse(topology)
             if math.prod(config.train.mesh) == 1:  # not chosen
                 mesh = (1, where.num_devices, 1, 1, 1)
                 config = dataclasses.replace(
