@@ -75,7 +75,9 @@ class Pair:
             self._processes.append(process)
 
     def wait(self, *expected: int | None) -> Pair:
-        """Until both have ended with these exit codes (None: never does). Sets errors."""
+        """Until both have ended with these exit codes (None: never does). Sets what they left:
+        errors, what they said; halves, digests of the rows that each was given, by batch; losses,
+        by step, to the last bit; delay_s, from the second's last note to the first's last word."""
         try:
             for process, code in zip(self._processes, expected, strict=True):
                 if code is not None:
@@ -86,33 +88,20 @@ class Pair:
                 p.kill()
         self.errors = [file.read_text() for file in self._errors]
         assert codes == list(expected), self.errors
+        self.halves = [[rows for (rows,) in self._noted(i, "rows")] for i in (0, 1)]
+        self.losses, second = (dict(self._noted(i, "loss")) for i in (0, 1))
+        assert all(self.losses[step] == loss for step, loss in second.items())
+        self.delay_s = self._errors[0].stat().st_mtime - self._notes[1].stat().st_mtime
         return self
-
-    @property
-    def delay_s(self) -> float:
-        """From the second's last batch to the last words of the first."""
-        return self._errors[0].stat().st_mtime - self._notes[1].stat().st_mtime
 
     def _noted(self, i: int, kind: str) -> list:
         notes = (json.loads(x) for x in self._notes[i].read_text().splitlines())
         return [values for what, *values in notes if what == kind]
 
     @property
-    def halves(self) -> list[list[list[str]]]:
-        """Digests of the rows that each was given, by batch."""
-        return [[rows for (rows,) in self._noted(i, "rows")] for i in (0, 1)]
-
-    @property
     def rows(self) -> list[list[str]]:
         """Digests of the rows of each batch that both were given."""
         return [a + b for a, b in zip(*self.halves, strict=False)]
-
-    @property
-    def losses(self) -> dict[int, float]:
-        """The loss of each step, to the last bit; both were told the same."""
-        first, second = (dict(self._noted(i, "loss")) for i in (0, 1))
-        assert all(first[step] == loss for step, loss in second.items())
-        return first
 
 
 def steps(workdir) -> list[int]:
