@@ -6,7 +6,7 @@ Nobody trains it on a laptop; anybody can ask what it is and what it would take:
     python -m tmi.aot --config=experiments/tml_small.py --parameters
     python -m tmi.aot --config=experiments/tml_small.py --topology=v5p:4x4x8
 
-docs/pods.md reads the reports. The mesh is that of 128 chips; name another with
+docs/pods reads the reports. The mesh is that of 128 chips; name another with
 --config.train.mesh=1,128,4,1,1.
 """
 
