@@ -12,7 +12,7 @@ import pytest
 
 from experiments import debug, nano
 from tmi import config as config_lib
-from tmi.aot import hardware, hlo, program, roofline
+from tmi.aot import hardware, hlo, page, program, roofline
 from tmi.aot.hlo import Collective
 
 TEXT = """HloModule jit_f, entry_computation_layout={()->f32[]}
@@ -67,18 +67,53 @@ def test_slices_grow_by_two_and_parse_back():
 
 
 def test_an_all_reduce_costs_its_two_halves_and_overlap_never_costs():
-    chip = hardware.CHIPS["v5p"]
+    where = hardware.parse("v5p:4x4x4")
 
     def seconds(kind):
-        return roofline.ici_seconds(chip, [Collective(kind, 10**9, 8, 3, False)])
+        return roofline.ici_seconds(where, [Collective(kind, 10**9, 8, 3, False)])
 
     halves = seconds("all-gather") + seconds("reduce-scatter")
     assert seconds("all-reduce") == pytest.approx(halves)
-    line = roofline.roofline(
-        chip, 64, 1e18, 1e17, 1e12, [Collective("all-reduce", 10**9, 8, 3, False)]
-    )
-    assert line.seconds(True) <= line.seconds(False)
-    assert line.mfu(False) <= line.mfu(True) <= roofline.EFFICIENCY
+    found = [Collective("all-reduce", 10**12, 8, 3, a) for a in (False, True)]
+    line = roofline.roofline(where, 1e18, 1e17, 1e12, found)
+    assert line.seconds(True) <= line.seconds() <= line.seconds(False)
+    assert line.mfu(False) <= line.mfu() <= line.mfu(True) <= roofline.EFFICIENCY
+    assert line.waited_s == line.beside_s == line.ici_s / 2
+    waiting = roofline.roofline(where, 1e18, 1e17, 1e12, found[:1])
+    assert waiting.seconds() == waiting.seconds(False)
+    started = roofline.roofline(where, 1e18, 1e17, 1e12, found[1:])
+    assert started.seconds() == started.seconds(True)
+
+
+def test_a_group_has_the_links_of_the_sides_that_it_fills():
+    assert roofline.spanned((4, 4, 8), 8) == (8,)
+    assert roofline.spanned((4, 4, 8), 16) == (4, 4)
+    assert roofline.spanned((4, 4, 8), 128) == (4, 4, 8)
+    assert roofline.spanned((4, 4, 8), 2) == (2,)
+    where = hardware.parse("v5p:4x4x8")
+
+    def seconds(kind, group):
+        return roofline.ici_seconds(where, [Collective(kind, 10**9, group, 1, False)])
+
+    # As many bytes over three pairs of links as over one: a third of the time, and 127 / 128 of
+    # them pass in place of 3 / 4.
+    assert seconds("all-gather", 128) == pytest.approx(seconds("all-gather", 4) * 127 / 96 / 3)
+    assert seconds("all-to-all", 128) == seconds("all-to-all", 8) == 2 * seconds("all-to-all", 4)
+
+
+def test_the_page_has_a_row_for_each_report():
+    report = {
+        "config": "c", "topology": "v5p:4x4x4", "mesh": dict.fromkeys("abcde", 2), "fits": True,
+        "bytes_per_device": {"parameters": 2**30, "cache": 2**31, "temporaries": 2**30},
+        "bytes_limit": 95 * 2**30, "bytes_over": 0, "seconds": 0.05, "command": "python -m x",
+    }  # fmt: skip
+    text = page.page([
+        {**report, "mode": "train", "positions": 2048, "expected_mfu": 0.5},
+        {**report, "mode": "decode", "sessions": 64, "context": 32768, "fits": False,
+         "bytes_over": 2**30},
+    ])  # fmt: skip
+    assert "4.0 of 95" in text and "50.0%" in text and "does not fit by 1.0" in text
+    assert "64 x 32768" in text and text.count("    python -m x\n") == 2
 
 
 @pytest.mark.parametrize("experiment", [debug, nano])

@@ -213,3 +213,27 @@ def test_nano_fits_its_budget():
     total = sum(int(np.prod(v.shape)) for v in jax.tree.leaves(tree.skeleton(c)))
     assert total <= 5_500_000
     assert c.model.num_experts >= 8
+
+
+@pytest.mark.parametrize("span", [(300, 0, 16), (0, 24, 16), (0, 64, 16), (64, 0, 16)])
+def test_a_loop_over_blocks_agrees_with_blocks_one_by_one(span, monkeypatch):
+    rng = np.random.default_rng(0)
+    shapes = ((2, 4, 768, 8), (2, 2, 768, 8), (2, 2, 768, 8), (2, 4, 768, 16))
+    args = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    segment = jnp.asarray(np.repeat([[1, 2, 0], [1, 1, 3]], 256, axis=1))
+    position = jnp.asarray(np.tile(np.arange(256), (2, 3))).at[1, 256:512].add(256)
+    monkeypatch.setattr(attention, "NEAR_BLOCK", 1000)  # every span goes the far way
+
+    def run(*args):
+        masks = attention.row_masks(position, segment, attention.Span(*span))
+        y = attention.attend_rows(*args, masks, attention.Span(*span))
+        return jnp.sum(jnp.sin(y)), y
+
+    f = jax.value_and_grad(run, argnums=(0, 1, 2, 3), has_aux=True)
+    (_, want), want_grads = jax.jit(f)(*args)
+    monkeypatch.setattr(attention, "MOST_UNROLLED", 2)
+    assert attention.in_loop(768)
+    (_, y), grads = jax.jit(lambda *a: f(*a))(*args)
+    np.testing.assert_allclose(y, want, atol=1e-5)
+    for a, b in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)

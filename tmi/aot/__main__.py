@@ -42,6 +42,10 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
     else:
         p = program.decode_program(config, mesh, sessions, context)
     compiled = program.compile_program(p)
+    if mode == "train":
+        sizes = {"positions": config.data.batch_size * config.data.row_length}
+    else:
+        sizes = {"sessions": sessions, "context": context}
     memory = {**p.state, "temporaries": compiled.temporaries}
     limit = where.chip.hbm_bytes / where.chip.devices
     out = {
@@ -55,6 +59,8 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
         "bytes_over": compiled.over or max(0, int(sum(memory.values()) - limit)),
         "model_flops": p.model_flops,
         "parameters": program.count_parameters(config),
+        "command": "python -m tmi.aot " + " ".join(sys.argv[1:]),
+        **sizes,
         "compile_seconds": round(time.monotonic() - begun, 1),
     }
     if compiled.text is None:
@@ -63,18 +69,16 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
     # State is read, and in training written; what is made on the way is written and read.
     passes = 2 if mode == "train" else 1
     moved = passes * sum(p.state.values()) + 2 * compiled.temporaries
-    line = roofline.roofline(
-        where.chip, where.num_chips, p.model_flops, p.extra_flops,
-        moved * where.chip.devices, found,
-    )  # fmt: skip
-    overlapped = bool(found) and all(c.asynchronous for c in found)
+    moved *= where.chip.devices
+    line = roofline.roofline(where, p.model_flops, p.extra_flops, moved, found)
     return out | {
         "collectives": hlo.by_kind(found),
         "compute_seconds": line.compute_s,
         "hbm_seconds": line.hbm_s,
         "ici_seconds": line.ici_s,
-        "seconds": line.seconds(overlapped),
-        "expected_mfu": line.mfu(overlapped),
+        "ici_waited_seconds": line.waited_s,
+        "seconds": line.seconds(),
+        "expected_mfu": line.mfu(),
         "expected_mfu_full_overlap": line.mfu(True),
         "expected_mfu_no_overlap": line.mfu(False),
         "bottleneck": line.bottleneck,
@@ -149,7 +153,8 @@ def parameter_table(counts: dict[str, int]) -> str:
 
 
 def main(_) -> None:
-    if _CONFIG.value is None or (_TOPOLOGY.value is None and not _PARAMETERS.value):
+    topology = _TOPOLOGY.value or ""
+    if _CONFIG.value is None or not (topology or _PARAMETERS.value):
         raise app.UsageError(
             "--config=experiments/NAME.py and --topology=v5p:4x4x4 are needed, or --parameters"
         )
@@ -162,12 +167,12 @@ def main(_) -> None:
             return
         rest = (_MODE.value, _SESSIONS.value, _CONTEXT.value)
         if _FIT.value:
-            name = _TOPOLOGY.value.split(":")[0]
+            name = topology.split(":")[0]
             if name not in hardware.CHIPS:
                 raise ValueError(f"--topology={name!r}: accepted are {', '.join(hardware.CHIPS)}")
             out = fit(config, hardware.CHIPS[name], *rest)
         else:
-            where = hardware.parse(_TOPOLOGY.value)
+            where = hardware.parse(topology)
             if math.prod(config.train.mesh) == 1:  # not chosen
                 mesh = (1, where.num_devices, 1, 1, 1)
                 config = dataclasses.replace(

@@ -1,17 +1,21 @@
 """Seconds a step takes at least, from a chip's published rates, and what is then expected of it.
 
 Compute: model FLOPs (and those recomputed) at the peak rate times `EFFICIENCY`. HBM: every byte of
-state read and written once, temporaries too. ICI: each collective as a ring over one axis of the
-torus, both directions used. With `overlap` the step takes as long as its slowest resource; without,
-compute and communication are summed.
+state read and written once, temporaries too. ICI: each collective over the axes of the torus that
+its group fills, on each as a ring of which both directions are used ("How to Scale Your Model",
+jax-ml.github.io/scaling-book). A step takes as long as its slowest resource, and longer by the
+communication that the compiled program waits for: a collective that it starts and ends apart goes
+on beside computation, others do not.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterable
 
-from tmi.aot.hardware import Chip
+from tmi.aot.hardware import Slice
 from tmi.aot.hlo import Collective
 
 EFFICIENCY = 0.7  # of the peak, that large matrix products reach
@@ -22,15 +26,22 @@ DIRECTIONS = 2  # of a ring
 class Roofline:
     compute_s: float
     hbm_s: float
-    ici_s: float
+    waited_s: float  # of communication beside which nothing is computed
+    beside_s: float  # of communication beside computation
     model_compute_s: float  # model FLOPs alone at the peak rate
 
-    def seconds(self, overlap: bool) -> float:
-        """Of one step."""
+    @property
+    def ici_s(self) -> float:
+        return self.waited_s + self.beside_s
+
+    def seconds(self, overlap: bool | None = None) -> float:
+        """Of one step, as the program overlaps; or with all communication overlapped, or none."""
         busy = max(self.compute_s, self.hbm_s)
+        if overlap is None:
+            return max(busy, self.beside_s) + self.waited_s
         return max(busy, self.ici_s) if overlap else busy + self.ici_s
 
-    def mfu(self, overlap: bool) -> float:
+    def mfu(self, overlap: bool | None = None) -> float:
         """Model FLOPs utilisation, 0 to 1."""
         return self.model_compute_s / self.seconds(overlap) if self.seconds(overlap) else 0.0
 
@@ -40,17 +51,28 @@ class Roofline:
         return max(parts, key=parts.__getitem__)
 
 
-def ici_seconds(chip: Chip, found: Iterable[Collective]) -> float:
+def spanned(shape: tuple[int, ...], group: int) -> tuple[int, ...]:
+    """The sides of the torus that a group of so many devices fills: the fewest with that product,
+    or one as long as the group."""
+    for count in range(1, len(shape) + 1):
+        for sides in itertools.combinations(shape, count):
+            if math.prod(sides) == group:
+                return sides
+    return (group,)
+
+
+def ici_seconds(where: Slice, found: Iterable[Collective]) -> float:
     """Of all collectives, one after the other."""
-    ring = chip.link_bytes * DIRECTIONS
     total = 0.0
     for c in found:
-        passed = c.bytes * (c.group - 1) / max(1, c.group)
+        sides = spanned(where.shape, c.group)
+        ring = where.chip.link_bytes * DIRECTIONS  # of one side
+        passed = c.bytes * (c.group - 1) / max(1, c.group) / len(sides)
         if c.kind == "all-reduce":
             passed *= 2  # reduce-scatter, then all-gather
         elif c.kind in ("all-to-all", "ragged-all-to-all"):
             # On a ring that goes both ways a block travels a quarter round on average.
-            passed = c.bytes * c.group / 4
+            passed = c.bytes * max(sides) / 4
         elif c.kind == "collective-permute":
             passed = c.bytes
         total += c.times * passed / ring
@@ -58,14 +80,16 @@ def ici_seconds(chip: Chip, found: Iterable[Collective]) -> float:
 
 
 def roofline(
-    chip: Chip, num_chips: int, model_flops: float, extra_flops: float, hbm_bytes: float,
+    where: Slice, model_flops: float, extra_flops: float, hbm_bytes: float,
     found: Iterable[Collective],
 ) -> Roofline:  # fmt: skip
     """model_flops and extra_flops of the whole step, hbm_bytes of one chip."""
-    peak = chip.flops_bf16 * num_chips
+    peak = where.chip.flops_bf16 * where.num_chips
+    found = list(found)
     return Roofline(
         compute_s=(model_flops + extra_flops) / (peak * EFFICIENCY),
-        hbm_s=hbm_bytes / chip.hbm_bandwidth,
-        ici_s=ici_seconds(chip, found),
+        hbm_s=hbm_bytes / where.chip.hbm_bandwidth,
+        waited_s=ici_seconds(where, [c for c in found if not c.asynchronous]),
+        beside_s=ici_seconds(where, [c for c in found if c.asynchronous]),
         model_compute_s=model_flops / peak,
     )

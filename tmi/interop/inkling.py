@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from safetensors.numpy import load_file, save_file
 
 from tmi import config as config_lib
@@ -269,6 +269,7 @@ def main() -> None:
     out = flags.DEFINE_string("out", None, "What is written.", required=True)
 
     def run(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)
         try:
             if len(argv) != 2 or argv[1] not in COMMANDS:
                 raise InteropError(f"{argv[1:]}: one of {', '.join(COMMANDS)} is accepted")

@@ -38,6 +38,7 @@ from tmi.models.layers import (
 MASKED = -1e30
 NEAR_BLOCK = 64  # queries of a block where the reach is short
 FAR_BLOCK = 256  # and where it is long
+MOST_UNROLLED = 8  # far blocks of a row; more of them are a loop
 SMALL_BANK = 4  # times its rank: a wider bank of bias rows is not multiplied into the weights
 
 
@@ -229,6 +230,17 @@ def far_blocks(span: Span, length: int) -> list[tuple[int, int, int]]:
     return [(max(0, start - back), start, start + block) for start in range(0, length, block)]
 
 
+def in_loop(length: int) -> bool:
+    """Whether so many positions are attended to in a loop over blocks of one size, which compiles
+    once, at the cost of keys that lie before the row."""
+    return length % FAR_BLOCK == 0 and length // FAR_BLOCK > MOST_UNROLLED
+
+
+def loop_reach(span: Span, length: int) -> int:
+    """Keys before a block of the loop."""
+    return min(-(-span.reach // FAR_BLOCK) * FAR_BLOCK, length - FAR_BLOCK)
+
+
 def row_masks(
     position: Int[Array, "B S"], segment: Int[Array, "B S"], span: Span
 ) -> list[Float[Array, "b Q T"]]:
@@ -242,6 +254,18 @@ def row_masks(
         kp = _with_history(qp, n, steps, 1, 0)
         ks = _with_history(qs, n, steps, 1, -1)
         out = [_mask(qp, kp, qs, ks, span)]
+    elif in_loop(s):
+        back = loop_reach(span, s)
+        kp, ks = (
+            jnp.pad(x, ((0, 0), (back, 0)), constant_values=fill)
+            for x, fill in ((position, 0), (segment, -1))
+        )
+        blocks = [
+            _mask(position[:, i : i + FAR_BLOCK], kp[:, i : i + FAR_BLOCK + back],
+                  segment[:, i : i + FAR_BLOCK], ks[:, i : i + FAR_BLOCK + back], span)
+            for i in range(0, s, FAR_BLOCK)
+        ]  # fmt: skip
+        out = [jnp.stack(blocks)]
     else:
         out = [
             _mask(
@@ -276,6 +300,8 @@ def attend_rows(q, k, v, rel, hidden, span: Span):
     s = q.shape[2]
     if is_near(span, s):
         return _attend_near(q, k, v, rel, hidden[0], span, NEAR_BLOCK)
+    if in_loop(s):
+        return _attend_in_loop(q, k, v, rel, hidden[0], loop_reach(span, s))
     out = []
     for (low, start, end), mask in zip(far_blocks(span, s), hidden, strict=True):
         bias = None if rel is None else toeplitz(rel[:, :, start:end], start - low)
@@ -313,6 +339,30 @@ def _attend_near(q, k, v, rel, mask, span: Span, block: int):
     bias = None if rel is None else toeplitz(blocks(rel), steps * block)
     o = attend(blocks(q), keys, values, bias, mask)
     return o.reshape(b, n, h, block, -1).swapaxes(1, 2).reshape(b, h, s, -1)
+
+
+def _attend_in_loop(q, k, v, rel, masks: Float[Array, "n B Q T"], back: int):
+    """Blocks one after the other; each keeps nothing but its inputs for the backward pass."""
+    n, size = masks.shape[0], back + FAR_BLOCK
+    keys = jnp.pad(k, ((0, 0), (0, 0), (back, 0), (0, 0)))
+    values = jnp.pad(v, ((0, 0), (0, 0), (back, 0), (0, 0))).swapaxes(2, 3)
+
+    def blocks(x):  # [B, H, S, e] -> [n, B, H, block, e]
+        b, h, _, e = x.shape
+        return jnp.moveaxis(x.reshape(b, h, n, FAR_BLOCK, e), 2, 0)
+
+    @jax.checkpoint
+    def one(args):
+        i, q, mask, rel = args
+        at = i * FAR_BLOCK
+        near = jax.lax.dynamic_slice_in_dim(keys, at, size, axis=2)
+        values_near = jax.lax.dynamic_slice_in_dim(values, at, size, axis=3)
+        bias = None if rel is None else toeplitz(rel, back)
+        return attend(q, near, values_near, bias, mask)
+
+    rel = None if rel is None else blocks(rel)
+    o = jax.lax.map(one, (jnp.arange(n), blocks(q), masks, rel))
+    return jnp.moveaxis(o, 0, 2).reshape(q.shape[0], q.shape[1], -1, v.shape[-1])
 
 
 def attend(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import typing
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 from flax import nnx
@@ -22,14 +22,14 @@ class Segment(typing.NamedTuple):
     """`groups` repetitions of runs of equal layers: (how many, of which kind) each."""
 
     groups: int
-    runs: tuple[tuple[int, Hashable], ...]
+    runs: tuple[tuple[int, typing.Any], ...]
 
 
-def runs_of(kinds: Sequence[Hashable]) -> tuple[tuple[int, Hashable], ...]:
+def runs_of(kinds: Sequence[typing.Any]) -> tuple[tuple[int, typing.Any], ...]:
     return tuple((len(list(group)), kind) for kind, group in itertools.groupby(kinds))
 
 
-def plan(kinds: Sequence[Hashable]) -> list[Segment]:
+def plan(kinds: Sequence[typing.Any]) -> list[Segment]:
     """The segments of layers of these kinds with the fewest bodies: a beginning of its own, and a
     period that fills the rest."""
     best: list[Segment] = [Segment(1, runs_of(kinds))]

@@ -71,7 +71,7 @@ def main(_: list[str]) -> None:
     except ConfigError as e:
         raise SystemExit(f"error: {e}") from e
     # Not before: what these import takes seconds, and a typo should not wait for it. Nor later:
-    # hosts that have met wait for each other half a minute and no longer.
+    # once the hosts have met, they wait for each other half a minute and no longer.
     from tmi.data.records import CorpusError
     from tmi.train import EXIT_AGAIN, hosts
     from tmi.train.checkpoint import CheckpointError

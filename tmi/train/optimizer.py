@@ -65,7 +65,8 @@ def scale_by_adam(c: OptimizerConfig) -> optax.GradientTransformation:
         return updates, cast(state, c.moment_dtype)
 
     return optax.GradientTransformation(
-        lambda params: cast(plain.init(params), c.moment_dtype), update
+        lambda params: cast(plain.init(params), c.moment_dtype),
+        update,  # pyright: ignore[reportArgumentType]
     )
 
 

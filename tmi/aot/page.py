@@ -1,0 +1,102 @@
+"""python -m tmi.aot.page docs/pods
+
+Reads the reports `*.json` of a folder and writes its README.md: a row for each, and what they say.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+
+GIB = 2**30
+HEAD = """# What tml_small takes on TPU slices
+
+Compiled by the real TPU compiler on a machine without one; nothing was run. Each row is a report
+beside this page, made by the command below; `python -m tmi.aot.page docs/pods` writes the page from
+them. Seconds are those of a roofline (`tmi/aot/roofline.py`): the rates that the vendor publishes,
+matrix products at 70 % of their peak, recomputed products counted; communication that the compiled
+program does not overlap is added to computation. Meshes are data x fsdp x expert x sequence x
+tensor.
+"""
+TRAIN = (
+    "slice", "mesh", "positions a step", "GiB a device", "of that state", "seconds",
+    "expected MFU", "all overlapped / nothing", "collectives, GiB a device",
+)  # fmt: skip
+DECODE = (
+    "slice", "mesh", "sessions x positions", "GiB a device", "weights", "cache", "milliseconds",
+    "bottleneck",
+)  # fmt: skip
+
+
+def page(reports: list[dict]) -> str:
+    """Markdown of reports as `python -m tmi.aot` prints them."""
+    train = [train_row(r) for r in reports if r["mode"] == "train"]
+    decode = [decode_row(r) for r in reports if r["mode"] == "decode"]
+    parts = [HEAD]
+    for title, names, rows in (
+        ("Training", TRAIN, train), ("Decoding one micro-turn", DECODE, decode),
+    ):  # fmt: skip
+        if rows:
+            line = row(["---"] * len(names))
+            parts.append("".join([f"\n## {title}\n\n", row(list(names)), line, *rows]))
+    commands = "".join(f"    {r['command']}\n" for r in reports if "command" in r)
+    return "".join(parts) + (f"\n## Commands\n\n{commands}" if commands else "")
+
+
+def train_row(r: dict) -> str:
+    whole, state = memory(r), sum(r["bytes_per_device"].values()) - temporaries(r)
+    kinds = ", ".join(
+        f"{kind} {c['bytes'] / GIB:.1f}" for kind, c in r.get("collectives", {}).items()
+    )
+    cells = [
+        r["topology"], mesh(r), f"{r.get('positions', 0):,}", whole, f"{state / GIB:.1f}",
+        f"{r.get('seconds', 0):.2f}", f"{r.get('expected_mfu', 0):.1%}",
+        f"{r.get('expected_mfu_full_overlap', 0):.1%} / {r.get('expected_mfu_no_overlap', 0):.1%}",
+        kinds,
+    ]  # fmt: skip
+    return row(cells)
+
+
+def decode_row(r: dict) -> str:
+    held = r["bytes_per_device"]
+    cells = [
+        r["topology"], mesh(r), f"{r.get('sessions')} x {r.get('context')}", memory(r),
+        f"{held['parameters'] / GIB:.1f}", f"{held['cache'] / GIB:.1f}",
+        f"{1000 * r.get('seconds', 0):.1f}", r.get("bottleneck", ""),
+    ]  # fmt: skip
+    return row(cells)
+
+
+def row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def mesh(r: dict) -> str:
+    return " x ".join(str(n) for n in r["mesh"].values())
+
+
+def temporaries(r: dict) -> int:
+    return r["bytes_per_device"].get("temporaries", 0)
+
+
+def memory(r: dict) -> str:
+    """What a device holds, of what it has; said so where that is too much."""
+    used, limit = sum(r["bytes_per_device"].values()), r["bytes_limit"]
+    if not r["fits"]:
+        return f"does not fit by {r['bytes_over'] / GIB:.1f}"
+    return f"{used / GIB:.1f} of {limit / GIB:.0f}"
+
+
+def main(folder: pathlib.Path) -> None:
+    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    if not reports:
+        raise SystemExit(f"{folder} has no report: python -m tmi.aot ... > {folder}/NAME.json")
+    (folder / "README.md").write_text(page(reports))
+    print(f"{folder / 'README.md'}: {len(reports)} reports")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        raise SystemExit(__doc__)
+    main(pathlib.Path(sys.argv[1]))
