@@ -164,7 +164,9 @@ def checkpoint():
 def test_a_step_on_eight_devices_equals_a_step_on_one(checkpoint, sizes, model):
     start, (params, metrics) = checkpoint
     config = config_with(sizes)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **model))
+    chunks = dataclasses.replace(config.train, loss_chunks=4 if sizes[4] == 1 else 1)
+    model = dataclasses.replace(config.model, **model)
+    config = dataclasses.replace(config, model=model, train=chunks)
     (sharded, sharded_metrics), state = one_step(config, start)
     gate = state.params["transformer.layers.0.mlp.gate"].sharding.spec
     assert gate == RULES.spec(("experts", "mlp", "embed"), start[

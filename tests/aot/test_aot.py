@@ -140,3 +140,22 @@ def test_the_command_compiles_a_training_step():
     out = json.loads(done.stdout.splitlines()[-1])
     assert out["fits"] and out["collectives"] and 0 < out["expected_mfu"] < 1
     assert out["mesh"]["fsdp"] == 4 and out["bottleneck"] in ("compute", "hbm", "ici")
+
+
+@pytest.mark.parametrize(
+    "groups, size",
+    [
+        ("{{0,1,2,3},{4,5,6,7}}", 4),
+        ("[2,16]<=[32]", 16),
+        ("mesh['axis_0'=8,'axis_1'=2] {'axis_0'}", 8),
+        ("mesh['axis_0'=8,'axis_1'=2] {'axis_0','axis_1'}", 16),
+        ("mesh['axis_0'=8,'axis_1'=2] {'axis_0':(2)4}", 4),
+    ],
+)
+def test_every_spelling_of_groups_is_read(groups, size):
+    text = f"""ENTRY %main (a: f32[8]) -> f32[8] {{
+  %a = f32[8]{{0}} parameter(0)
+  ROOT %r = f32[8]{{0}} all-reduce(%a), channel_id=1, replica_groups={groups}, to_apply=%add
+}}
+"""
+    assert [c.group for c in hlo.collectives(text)] == [size]

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import pathlib
 import sys
 import time
 
@@ -29,6 +30,7 @@ _TOPOLOGY = flags.DEFINE_string("topology", None, "CHIP:AxBxC, or CHIP alone wit
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "decode"], "What is compiled.")
 _FIT = flags.DEFINE_bool("fit", False, "Search the smallest slice, and its mesh, that fits.")
 _PARAMETERS = flags.DEFINE_bool("parameters", False, "Only count the parameters, by part.")
+_HLO = flags.DEFINE_string("hlo", None, "A file for the compiled program's text.")
 _SESSIONS = flags.DEFINE_integer("sessions", 64, "Sessions of --mode=decode.", lower_bound=1)
 _CONTEXT = flags.DEFINE_integer("context", 32768, "Positions each remembers.", lower_bound=1)
 
@@ -65,6 +67,8 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
     }
     if compiled.text is None:
         return out | {"message": compiled.message}
+    if _HLO.value:
+        pathlib.Path(_HLO.value).write_text(compiled.text)
     found = hlo.collectives(compiled.text)
     # State is read, and in training written; what is made on the way is written and read.
     passes = 2 if mode == "train" else 1

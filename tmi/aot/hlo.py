@@ -115,6 +115,11 @@ def _group_size(rest: str) -> int:
         return int(match[2])
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return len(match[1].split(","))
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):
+        sizes = dict(re.findall(r"'([\w.\-:]+)'=(\d+)", match[1]))
+        # An axis, or a part of one: 'axis_0' or 'axis_0':(before)size.
+        named = re.findall(r"'([\w.\-]+)'(?::\(\d+\)(\d+))?", match[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in named)
     return 2  # a permutation: from one to another
 
 

@@ -30,8 +30,10 @@ class Unembed(nnx.Module):
         self.table = weight(key, config.text.vocab_size, config.model.width, ("vocab", "embed"))
 
     def __call__(self, h: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
-        # Gathered once, not in each of the parts that logits are made in.
-        table = constrain(self.table[...], "vocab", None)
+        return self.logits(constrain(self.table[...], "vocab", None), h)
+
+    def logits(self, table: Float[Array, "V D"], h: Float[Array, "*b D"]) -> Float[Array, "*b V"]:
+        """With a table at hand: on one device of a mesh, say."""
         return dot(h, table)[..., : self.tokens] / self.divisor
 
 

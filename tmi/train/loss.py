@@ -10,12 +10,15 @@ use for either.
 
 from __future__ import annotations
 
+import functools
 import typing
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from tmi import mesh
 from tmi.config import Config
 from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
 from tmi.models.heads import Unembed, waiting_class
@@ -76,22 +79,35 @@ def text_losses(
     """Cross-entropy, and whether the target was the likeliest token. Logits are made for S / chunks
     positions of each row at a time, and anew for the gradient if that is not all."""
 
-    def part(hidden, target):
-        logits = unembed(hidden).astype(jnp.float32)
+    def part(table, hidden, target):
+        logits = unembed.logits(table, hidden).astype(jnp.float32)
         one_hot = jax.nn.one_hot(target, logits.shape[-1], dtype=jnp.float32)
         text = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(one_hot * logits, axis=-1)
         return text, (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
 
+    def in_parts(table, hidden, target):
+        def split(x):
+            b, s = x.shape[:2]
+            return x.reshape(b, chunks, s // chunks, *x.shape[2:]).swapaxes(0, 1)
+
+        one = functools.partial(jax.checkpoint(part), table)
+        parts = jax.lax.map(lambda x: one(*x), (split(hidden), split(target)))
+        text, hit = (x.swapaxes(0, 1).reshape(target.shape) for x in parts)
+        return text, hit
+
+    table = mesh.constrain(unembed.table[...], "vocab", None)
     if chunks == 1:
-        return part(hidden, target)
-
-    def split(x):
-        b, s = x.shape[:2]
-        return x.reshape(b, chunks, s // chunks, *x.shape[2:]).swapaxes(0, 1)
-
-    parts = jax.lax.map(lambda x: jax.checkpoint(part)(*x), (split(hidden), split(target)))
-    text, hit = (x.swapaxes(0, 1).reshape(target.shape) for x in parts)
-    return text, hit
+        return part(table, hidden, target)
+    where = mesh.current()
+    if where is None or where.shape["tensor"] > 1 or where.shape["sequence"] > 1:
+        return in_parts(table, hidden, target)
+    # On each device by itself: else the table's gradient would be summed over all of them with each
+    # part, and not once.
+    rows = mesh.RULES.spec(("batch", None), target.shape, where)
+    return jax.shard_map(
+        in_parts, mesh=where, in_specs=(PartitionSpec(), rows, rows), out_specs=(rows, rows),
+        check_vma=False,
+    )(table, hidden, target)  # fmt: skip
 
 
 def waits(batch: dict[str, Array]) -> Int[Array, "B S"]:
