@@ -87,7 +87,9 @@ def members(config: str, sweep: bool, overrides: Sequence[str]) -> list[Config]:
         views = [module.get_config(argument) if argument else module.get_config()]
     elif argument or not hasattr(module, "sweep"):
         have = sorted(
-            str(p) for p in pathlib.Path(path).parent.glob("*.py") if "def sweep(" in p.read_text()
+            str(p)
+            for p in pathlib.Path(path).parent.glob("*.py")
+            if re.search(r"^def sweep\(", p.read_text(), re.MULTILINE)
         )
         raise ConfigError(f"--config={config} has no sweep(); with --sweep: {', '.join(have)}")
     else:

@@ -374,13 +374,26 @@ def _validate_stem(v: VideoConfig) -> None:
         ok, "video.stem_channels", v.stem_channels,
         "positive widths, one for each of video.folds but the last (three for the published ones)",
     )  # fmt: skip
-    for field, accepted in (("gelu", ("tanh", "erf")), ("pixels", ("unit", "clip"))):
-        value = getattr(v, field)
-        _require(value in accepted, f"video.{field}", value, " or ".join(map(repr, accepted)))
+
+
+_NAMES = {  # what a field of few values accepts
+    "video.gelu": ("tanh", "erf"),
+    "video.pixels": ("unit", "clip"),
+    "model.position_bias": ("token", "microturn", "both"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.grouped": ("tiles", "ragged_dot"),
+    "model.expert_exchange": ("padded", "ragged", "ring"),
+    "model.experts": ("reference", "pallas_tpu"),
+    "optimizer.moment_dtype": ("float32", "bfloat16"),
+}
 
 
 def validate(c: Config) -> None:
     """Raises ConfigError, naming the field and what is accepted, unless `c` can run."""
+    for field, names in _NAMES.items():
+        section, name = field.split(".")
+        value = getattr(getattr(c, section), name)
+        _require(value in names, field, value, ", ".join(map(repr, names)) + " are accepted")
     m, a, s, t = c.model, c.audio, c.speech, c.microturn
     _validate_numbers(c)
     positions = t.seconds / a.hop_s / a.frames_per_position
@@ -405,12 +418,8 @@ def validate(c: Config) -> None:
     )  # fmt: skip
     _require(t.max_text_out >= 2, "microturn.max_text_out", t.max_text_out, "at least 2 tokens")
     _require(t.max_text_in >= 1, "microturn.max_text_in", t.max_text_in, "at least 1 token")
-    _require(
-        t.kv_block >= 16 and t.kv_block % 16 == 0,
-        "microturn.kv_block",
-        t.kv_block,
-        "a multiple of 16",
-    )
+    blocks = t.kv_block >= 16 and t.kv_block % 16 == 0
+    _require(blocks, "microturn.kv_block", t.kv_block, "a multiple of 16")
     _require(
         s.sample_rate == a.sample_rate,
         "speech.sample_rate",
@@ -423,12 +432,6 @@ def validate(c: Config) -> None:
         "model.num_heads",
         m.num_heads,
         "a multiple of model.num_kv_heads",
-    )
-    _require(
-        m.position_bias in ("token", "microturn", "both"),
-        "model.position_bias",
-        m.position_bias,
-        "'token', 'microturn' or 'both'",
     )
     _require(
         1 <= m.num_experts_per_token <= m.num_experts,
@@ -452,11 +455,6 @@ def validate(c: Config) -> None:
         "True, or data.speech_slots=0: a model without a flow head reads no speech",
     )  # fmt: skip
     _require(m.conv_width >= 1, "model.conv_width", m.conv_width, "at least 1")
-    _require(m.dtype in ("float32", "bfloat16"), "model.dtype", m.dtype, "'float32' or 'bfloat16'")
-    _require(
-        c.optimizer.moment_dtype in ("float32", "bfloat16"),
-        "optimizer.moment_dtype", c.optimizer.moment_dtype, "'float32' or 'bfloat16'",
-    )  # fmt: skip
     _require(
         c.optimizer.moment_dtype == "float32" or c.optimizer.b2 <= 0.98,
         "optimizer.moment_dtype", c.optimizer.moment_dtype,
@@ -477,17 +475,6 @@ def validate(c: Config) -> None:
         "model.scan_layers",
         m.scan_layers,
         "False where model.hearing_layer > 0",
-    )
-    for field, accepted in (
-        ("grouped", ("tiles", "ragged_dot")), ("expert_exchange", ("padded", "ragged", "ring")),
-    ):  # fmt: skip
-        value = getattr(m, field)
-        _require(value in accepted, f"model.{field}", value, f"accepted: {', '.join(accepted)}")
-    _require(
-        m.experts in ("reference", "pallas_tpu"),
-        "model.experts",
-        m.experts,
-        "'reference' or 'pallas_tpu'",
     )
     _require(
         c.data.row_length % t.kv_block == 0,

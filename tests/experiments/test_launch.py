@@ -318,7 +318,7 @@ def test_here_it_is_a_line_to_run():
         (["--on=gcp"], "local|gke|gcloud|slurm"),
         (["--on=gke"], "needs --topology, for instance"),
         (["--topology=v5e:4x4"], "gke, gcloud, slurm are accepted"),
-        (["--sweep"], "with --sweep: experiments/ablate_tick.py"),
+        (["--sweep"], "with --sweep: experiments/ablate_position.py, experiments/ablate_tick.py"),
         (["--config.modle.width=3"], "accepted in config: audio,"),
         (["--config.train.steps=x"], "config.train.steps=x"),
         (["loose"], "'loose' is no flag"),

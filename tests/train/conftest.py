@@ -17,7 +17,6 @@ import types
 
 import jax
 import pytest
-from jax._src import cache_key
 from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import debug
@@ -39,16 +38,6 @@ def pytest_runtest_protocol(item):
         jax.config.update("jax_disable_most_optimizations", False)
 
 
-def same_keys(patch: pytest.MonkeyPatch) -> None:
-    """On CPUs alone a program's key in the cache of compiled ones depends on the process: without
-    that, what one has compiled is what all run."""
-
-    def update(key, devices) -> None:
-        key.update(bytes([len(devices)]))
-
-    patch.setattr(cache_key, "_hash_accelerator_config", update)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory):
     """The folder of what was compiled, shared by pytest's workers and by the processes below."""
@@ -57,9 +46,7 @@ def compiled(tmp_path_factory):
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(folder))
     compilation_cache.reset_cache()
-    with pytest.MonkeyPatch.context() as patch:
-        same_keys(patch)
-        yield folder
+    yield folder
     jax.config.update("jax_compilation_cache_dir", before)
     compilation_cache.reset_cache()
 
@@ -77,7 +64,6 @@ def processes(compiled):
         patch.delenv("XLA_FLAGS", raising=False)
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled))
-        patch.setenv("JAX_SHARE_BINARY_BETWEEN_HOSTS", "1")  # one compiles, the other gets it
         multiprocessing.forkserver.ensure_running()
     return context
 

@@ -16,8 +16,6 @@ import pytest
 
 from tmi.train import hosts, loop
 
-conftest.same_keys(pytest.MonkeyPatch())
-
 
 def train(
     flags: Sequence[str],
