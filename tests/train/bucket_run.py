@@ -9,10 +9,9 @@ import pathlib
 import sys
 import types
 
-import bucket
-import conftest
 import pytest
 
+from tests.train import bucket, trainings
 from tmi.config import Config
 from tmi.train import checkpoint, loop
 
@@ -37,8 +36,8 @@ def train(config: Config, corpus: str, cwd: str, said: str, errors: str) -> None
         fs.pipe_file(f"/bucket/corpus/{file.name}", file.read_bytes())
 
     with pytest.MonkeyPatch.context() as patch:
-        make, stop = loop.train_batches, conftest.terminate_at(1)
-        patch.setattr(loop, "train_batches", lambda *a, **k: conftest.Meddled(make(*a, **k), stop))
+        make, stop = loop.train_batches, trainings.terminate_at(1)
+        patch.setattr(loop, "train_batches", lambda *a, **k: trainings.Meddled(make(*a, **k), stop))
         steps = [loop.train(config, RUN)["step"]]
     steps.append(loop.train(config, RUN)["step"])
     found, params = checkpoint.restore_params(RUN, "latest")

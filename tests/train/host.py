@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
 import runpy
 import signal
@@ -11,10 +12,22 @@ import sys
 import types
 from collections.abc import Sequence
 
-import conftest
 import pytest
 
+from tests.train import trainings
 from tmi.train import hosts, loop
+
+
+class Misses(logging.Handler):
+    """Notes what jax says that it does not find in its compilation cache."""
+
+    def __init__(self, note):
+        super().__init__()
+        self._note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "CACHE MISS" in record.msg:
+            self._note("compiled", *record.args)
 
 
 def train(
@@ -31,7 +44,8 @@ def train(
     Args:
       env: variables of its environment.
       notes: a file that gets a line of JSON for each batch, ["rows", digests of those it is given],
-        and for each step, ["loss", step, loss].
+        for each step, ["loss", step, loss], and for each program that was not in the compilation
+        cache, ["compiled", name, key].
       errors: a file for its stderr.
       number, at: a signal that it sends itself when it is handed batch number `at`, from 1.
       lost_s: in place of hosts.LOST_S.
@@ -50,7 +64,11 @@ def train(
         if n == at:
             os.kill(os.getpid(), number)
 
-    conftest.watch(pytest.MonkeyPatch(), rows, lambda step, loss: note("loss", step, loss))
+    trainings.watch(pytest.MonkeyPatch(), rows, lambda step, loss: note("loss", step, loss))
+    compiler = logging.getLogger("jax._src.compiler")
+    compiler.addHandler(Misses(note))
+    compiler.setLevel(logging.DEBUG)
+    compiler.propagate = False
     sys.argv = ["tmi.train", *flags]
     try:
         runpy.run_module("tmi.train", run_name="__main__", alter_sys=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import pathlib
 
-import bucket_run
-from conftest import replace
-
+from tests.train import bucket_run
+from tests.train.trainings import replace
 from tmi import paths
 from tmi.data.records import open_corpus
 from tmi.train import checkpoint

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import replace
 
 from experiments import demo, nano
+from tests.train.trainings import replace
 from tmi import config as config_lib
 from tmi.sharding import param_shapes
 from tmi.train import checkpoint

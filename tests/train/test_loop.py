@@ -7,8 +7,8 @@ import math
 
 import numpy as np
 import pytest
-from conftest import replace, terminate_at
 
+from tests.train.trainings import replace, terminate_at
 from tmi.config import ConfigError
 from tmi.train import checkpoint, loop
 from tmi.train.checkpoint import Checkpoints, restore_params
