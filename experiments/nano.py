@@ -35,9 +35,9 @@ def get_config() -> ConfigDict:
     d.audio_slots, d.video_slots, d.speech_slots = 1024, 512, 320
     # Times and cues are learnt last, counting what is seen first.
     d.skill_weights = (
-        ("answer", 2.8), ("charades", 0.7), ("cuespeak", 3.4), ("interruption", 3.2),
+        ("answer", 2.8), ("charades", 0.7), ("cuespeak", 4.4), ("interruption", 3.2),
         ("overlap", 2.0), ("refusal", 1.6), ("repcount", 0.5), ("timespeak", 7.0),
-        ("translation", 1.4), ("typed", 0.9), ("watch", 2.0),
+        ("translation", 1.8), ("typed", 0.9), ("watch", 2.0),
     )  # fmt: skip
     d.corpus, d.dev_corpus = "build/corpus/train", "build/corpus/dev"
 

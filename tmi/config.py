@@ -203,7 +203,7 @@ class TrainConfig:
     speech_weight: float = 0.5
     hearing_weight: float = 0.5  # of what is said and seen, where model.hearing_layer > 0
     waiting_weight: float = 0.2  # of the time until it speaks, where model.waiting_bins > 0
-    eom_weight: float = 0.3  # of the END of a micro-turn after a silent one: most of all targets
+    eom_weight: float = 0.3  # of the END of a micro-turn: most of all targets
     log_every: int = 10
     eval_every: int = 200
     eval_batches: int = 8

@@ -107,9 +107,7 @@ def empty_batch(config: Config, batch_size: int | None = None) -> Batch:
 def session_arrays(config: Config, seq: SessionSequence, skill: int = 0) -> Row:
     """The arrays of one session, before packing: unpadded, indices relative to the session."""
     target = seq.text_target
-    weight = np.where(
-        (target == EOM_ID) & ~follows_speech(seq), config.train.eom_weight, config.train.text_weight
-    )
+    weight = np.where(target == EOM_ID, config.train.eom_weight, config.train.text_weight)
     silent = silent_patches(config, seq.speech)
     return {
         "stream": seq.stream,
@@ -127,14 +125,6 @@ def session_arrays(config: Config, seq: SessionSequence, skill: int = 0) -> Row:
         "speech_weight": np.where(silent, config.flow.silence_weight, 1).astype(np.float32),
         **{streams.batch_key(name): content for name, content in seq.sensed.items()},
     }
-
-
-def follows_speech(seq: SessionSequence) -> np.ndarray:
-    """Of which positions [S] the next one is in a micro-turn whose predecessor spoke: END there is
-    falling silent, a decision that weighs as much as to speak on."""
-    spoke = np.zeros(int(seq.microturn.max(initial=-1)) + 2, bool)
-    spoke[seq.microturn[seq.stream == Stream.AUDIO_OUT] + 1] = True
-    return spoke[np.append(seq.microturn[1:], -1)]
 
 
 def silent_patches(config: Config, speech: np.ndarray) -> np.ndarray:
