@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tmi import config as lib
+from tmi import config_rules as rules
 from tmi.config import Config, ConfigError
 
 NUMBERS = {
@@ -137,4 +138,4 @@ def test_differing_fields_names_what_a_resume_may_not_change():
 
 def test_every_number_that_may_be_zero_or_negative_exists():
     known = set(lib.flatten(Config()))
-    assert lib._ANY_SIGN | lib._SHARES | lib._ZERO_ACCEPTED <= known
+    assert rules.ANY_SIGN | rules.SHARES | rules.ZERO_ACCEPTED <= known
