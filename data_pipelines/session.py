@@ -17,13 +17,12 @@ import numpy as np
 
 from data_pipelines import splits
 from data_pipelines.phrases import Carriers
-from tmi.data.records import SAMPLE_RATE, SessionRecord
+from tmi.data.records import CUT_TAIL_S, SAMPLE_RATE, SessionRecord, model_sound
 from tmi.microturn import Layout
 
 EARLY_S = 0.05  # a timed utterance may start this much before its trigger
 HEARD_S = 0.15  # of an interruption, before the model falls silent
 LATE_YIELDS = (0,) * 6 + (1, 1, 2, 3)  # micro-turns
-FADE_S = 0.02
 PAUSE_S = 0.5  # silences within a turn from this length on count as pauses
 GRACE_S = 1.0  # after an expected utterance, until speech is a false alarm
 MARGIN_S = 0.25  # kept free between utterances of the model that belong to different tasks
@@ -90,12 +89,14 @@ class Session:
         self.trials: list[dict] = []
         self.expected: list[tuple[float, float]] = []
         self.mistakes: list[tuple[float, float]] = []
+        self.cuts: list[float] = []
 
     # -- transactions --------------------------------------------------------------------------
 
     _LISTS = (
         "skills", "combinations", "carriers", "looks", "layers", "user_words", "seen_words", "busy",
         "spoken", "typed", "answers", "frames", "sensed", "trials", "expected", "mistakes",
+        "cuts",
     )  # fmt: skip
 
     @contextmanager
@@ -289,13 +290,15 @@ class Session:
         return out
 
     def silence_from(self, time_s: float, said: Sequence[Spoken]) -> None:
-        """Takes back what `said` holds from `time_s` on; a word then playing fades in FADE_S."""
+        """Takes back what `said` holds from `time_s` on. The wave of a word that then plays goes on
+        for a moment, unheard (SessionRecord.cuts)."""
         keep = []
         for s in self.spoken:
             if all(s is not x for x in said) or s.end <= time_s:
                 keep.append(s)
             elif s.start < time_s:
-                keep.append(_faded(s, time_s))
+                keep.append(_cut(s, time_s))
+                self.cuts.append(round(time_s, 4))
         self.spoken = keep
         self.expected = [
             (a, min(b, time_s + 0.3)) if any(a <= s.start <= b for s in said) else (a, b)
@@ -364,6 +367,7 @@ class Session:
             frames=sorted(self.frames, key=lambda f: f[0]),
             events=events,
             mistakes=sorted(self.mistakes),
+            cuts=sorted(self.cuts),
             truth={
                 "id": id,
                 "split": self.split,
@@ -404,19 +408,16 @@ def check(record: SessionRecord) -> None:
         for time, _ in events:
             assert 0 <= time < end, f"{name}: {stream} event at {time} s"
     for s, e in record.truth["quiet"]:
-        for start, wave in record.model_audio:
+        for start, wave in model_sound(record):
             assert start >= e or start + len(wave) / SAMPLE_RATE <= s, f"{name}: speech in quiet"
     for t in record.truth["trials"]:
         assert 0 <= t["region"][0] < t["region"][1] <= end, f"{name}: region {t}"
 
 
-def _faded(s: Spoken, time_s: float) -> Spoken:
-    wave = s.wave[: round((time_s - s.start + FADE_S) * SAMPLE_RATE)].copy()
-    n = min(len(wave), round(FADE_S * SAMPLE_RATE))
-    wave[len(wave) - n :] *= np.linspace(1.0, 0.0, n, dtype=np.float32)
-    end = s.start + len(wave) / SAMPLE_RATE
-    words = tuple((w, a, min(b, round(end, 4))) for w, a, b in s.words if a < time_s)
-    return Spoken(s.text, s.start, end, wave, words)
+def _cut(s: Spoken, time_s: float) -> Spoken:
+    wave = s.wave[: round((time_s - s.start + CUT_TAIL_S) * SAMPLE_RATE)]
+    words = tuple((w, a, min(b, round(time_s, 4))) for w, a, b in s.words if a < time_s)
+    return Spoken(s.text, s.start, time_s, wave, words)
 
 
 def _int16(wave: np.ndarray) -> np.ndarray:

@@ -139,6 +139,8 @@ class ModelConfig:
     experts: str = "reference"  # decode experts (tmi_kernels): 'reference' | 'pallas_tpu'
     scan_layers: bool = False  # equal layers share one compiled body, their weights stacked
     dtype: str = "float32"  # of activations and products; parameters are f32 in training
+    lora_rank: int = 0  # of low-rank changes of attention and experts; 0: none
+    lora_alpha: float = 16.0  # over the rank: what they are multiplied by
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +179,8 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
+    # 'all' | 'heads' | 'lora' | patterns of names such as 'flow.*': the others are frozen.
+    trainable: tuple[str, ...] = ("all",)
     muon_learning_rate: float = 0.02
     adam_learning_rate: float = 3e-3
     warmup_steps: int = 50

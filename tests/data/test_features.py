@@ -10,7 +10,7 @@ import pytest
 from tests.data.sessions import RATE, Bytes, image, make_record, small_config, tone
 from tmi.config import Config, MicroturnConfig
 from tmi.data.features import to_microturns, to_sequence
-from tmi.data.records import CorpusError
+from tmi.data.records import CUT_TAIL_S, CorpusError
 from tmi.media.audio import DMel, from_int16, silent_mel, speech_mel
 from tmi.microturn import Stream, layout
 
@@ -140,6 +140,20 @@ def test_speech_is_the_mel_of_the_model_track_where_it_plays():
         )
     # Windows of the last frames lie behind the end of the sound: the floor.
     np.testing.assert_allclose(turns[4].speech[8:], silent_mel(CONFIG.speech), atol=1e-6)
+
+
+@pytest.mark.parametrize("cut", range(4, 9))
+def test_nothing_said_before_a_cut_tells_of_it(cut):
+    """Or training would learn to fall silent from its own last words, and not from the user's."""
+    whole = np.random.default_rng(cut).normal(0, 3000, 2 * RATE).astype(np.int16)
+    uncut = turns_of(plain(model_audio=[(0.3, whole)]))
+    time = 0.2 * cut
+    kept = whole[: round((time - 0.3 + CUT_TAIL_S) * RATE)]
+    turns = turns_of(plain(model_audio=[(0.3, kept)], cuts=[time]))
+    spoken = [m for m, t in enumerate(turns) if t.speech is not None]
+    assert spoken == list(range(0, cut - 1))
+    for m in spoken:
+        np.testing.assert_array_equal(turns[m].speech, uncut[m].speech)
 
 
 def test_nothing_sounds_before_the_first_output_can():

@@ -15,7 +15,7 @@ from tmi.config import ConfigError
 from tmi.microturn import Stream
 from tmi.models import tree
 from tmi.train.optimizer import make_optimizer, scale_by_adam
-from tmi.train.step import gradients, init_state, split_balance
+from tmi.train.step import gradients, init_state, split_trained
 
 
 def training(config, **fields):
@@ -39,7 +39,7 @@ def whole():
 
 
 def run(config, params, batch):
-    trained, balances = split_balance(config, params)
+    trained, balances = split_trained(config, params)
     f = jax.jit(lambda t, b: gradients(config, t, balances, b, jax.random.key(1)))
     return f(trained, batch)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +24,7 @@ from tmi import streams
 from tmi.config import Config
 from tmi.data.augment import augment, warp
 from tmi.data.batch import room
-from tmi.data.records import CorpusError, SessionRecord
+from tmi.data.records import CorpusError, SessionRecord, model_sound
 from tmi.media import audio, video
 from tmi.microturn import Layout, Microturn, SessionSequence, cut, lay_out, layout, spill_text
 
@@ -180,10 +180,12 @@ def _sensed(record: SessionRecord, lay: Layout) -> dict[int, dict[str, np.ndarra
     return out
 
 
-def _segments(record: SessionRecord, lay: Layout) -> list[tuple[int, np.ndarray]]:
+def _segments(
+    sounds: Iterable[tuple[float, np.ndarray]], lay: Layout
+) -> list[tuple[int, np.ndarray]]:
     """(first sample, samples) of each stretch of model audio; nothing can be heard before T."""
     out = []
-    for start_s, wave in record.model_audio:
+    for start_s, wave in sounds:
         start = round(start_s * lay.sample_rate)
         early = max(0, lay.samples - start)
         if len(wave) > early:
@@ -192,9 +194,9 @@ def _segments(record: SessionRecord, lay: Layout) -> list[tuple[int, np.ndarray]
 
 
 def _speaking(record: SessionRecord, lay: Layout) -> list[int]:
-    """The micro-turns whose output interval overlaps a segment, in order."""
+    """The micro-turns in whose output interval the model is heard, in order."""
     turns: set[int] = set()
-    for start, wave in _segments(record, lay):
+    for start, wave in _segments(model_sound(record), lay):
         end = start + len(wave)
         turns.update(range(start // lay.samples - 1, -(-end // lay.samples) - 1))
     return sorted(turns)
@@ -208,8 +210,9 @@ def _spoken(
         return {}
     frames = lay.speech_positions * lay.speech_frames
     # Windows look ahead of their frame; the micro-turn after the last is silence to them.
-    track = np.zeros((speaking[-1] + 3) * lay.samples, np.float32)
-    for start, wave in _segments(record, lay):
+    ends = [start + len(wave) for start, wave in _segments(record.model_audio, lay)]
+    track = np.zeros(max([(speaking[-1] + 3) * lay.samples, *ends]), np.float32)
+    for start, wave in _segments(record.model_audio, lay):
         track[start : start + len(wave)] += audio.from_int16(wave)
     out = {}
     breaks = np.flatnonzero(np.diff(speaking) > 1) + 1

@@ -24,6 +24,7 @@ from tmi import paths
 
 RECORD_VERSION = 1
 SAMPLE_RATE = 16_000
+CUT_TAIL_S = 0.1
 
 
 class CorpusError(ValueError):
@@ -53,13 +54,17 @@ class SessionRecord:
     # (start_s, end_s) in which the model does what it should not, such as speaking on when cut off:
     # training shows what plays then, so that the model can recover, and does not teach it.
     mistakes: list[tuple[float, float]] = dataclasses.field(default_factory=list)
+    # Times at which the model falls silent in the midst of what it says. Its track goes on for
+    # CUT_TAIL_S, unheard: what it says before must not tell, in windows that look ahead, of a
+    # decision that is yet to be made.
+    cuts: list[float] = dataclasses.field(default_factory=list)
 
 
 def encode(record: SessionRecord) -> bytes:
     d = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     d["user_audio"] = record.user_audio.astype("<i2").tobytes()
     d["model_audio"] = [(float(t), w.astype("<i2").tobytes()) for t, w in record.model_audio]
-    for name in ("seen_words", "events", "mistakes"):
+    for name in ("seen_words", "events", "mistakes", "cuts"):
         if not d[name]:
             del d[name]  # the bytes, and so a corpus' hash, are those from before there were any
     d["version"] = RECORD_VERSION
@@ -84,6 +89,15 @@ def decode(data: bytes) -> SessionRecord:
     except Exception as e:  # whatever bytes of another kind lead to
         raise CorpusError(f"not a session record: {e!r}") from e
     raise CorpusError(f"record of version {version}; this code reads version {RECORD_VERSION}")
+
+
+def model_sound(record: SessionRecord) -> Iterator[tuple[float, np.ndarray]]:
+    """(start_s, int16 [n]) of all that is heard of the model: `model_audio`, without what lies
+    behind a cut."""
+    for start, wave in record.model_audio:
+        end = start + len(wave) / SAMPLE_RATE
+        ends = [t for t in record.cuts if start < t < end <= t + CUT_TAIL_S + 1 / SAMPLE_RATE]
+        yield start, wave[: round((min(ends) - start) * SAMPLE_RATE)] if ends else wave
 
 
 class ShardWriter:

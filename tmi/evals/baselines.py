@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from tmi.data.records import SessionRecord
+from tmi.data.records import SessionRecord, model_sound
 from tmi.evals import vad
 from tmi.evals.answers import normalise, number_words
 from tmi.evals.onsets import SEGMENT_GAP_S, Segment, activity, merge, segments
@@ -79,7 +79,7 @@ def user_speech(record: SessionRecord) -> list[Segment]:
 def model_speech(record: SessionRecord) -> list[Segment]:
     """When the record's own model side sounds: the ground truth beside `Trace.segments`."""
     found: list[Segment] = []
-    for start, samples in record.model_audio:
+    for start, samples in model_sound(record):
         mask = activity(samples.astype(np.float32) / 32768)
         found += [(start + s, start + e) for s, e in segments(mask)]
     return merge(found, SEGMENT_GAP_S)
@@ -96,7 +96,7 @@ def note_truth(trace: Trace, record: SessionRecord) -> None:
 def utterances(record: SessionRecord) -> list[Utterance]:
     """The model's side of a record."""
     out = []
-    for start, samples in record.model_audio:
+    for start, samples in model_sound(record):
         wave = samples.astype(np.float32) / 32768
         end = start + len(wave) / SAMPLE_RATE
         words = [(s - start, w) for w, s, _ in record.model_words if start - 0.05 <= s < end - 1e-6]

@@ -25,11 +25,10 @@ from safetensors.numpy import load_file, save_file
 
 from tmi import config as config_lib
 from tmi.config import FORMAT_VERSION, Config
-from tmi.interop import fields, forward, names, tensors
-from tmi.interop.names import CARRIED, Rule
+from tmi.interop import backbone, fields, forward, names, tensors
+from tmi.interop.names import Rule
 from tmi.interop.tensors import InteropError
 from tmi.models import tree
-from tmi.sharding import param_shapes
 from tmi.train import checkpoint as checkpoint_lib
 
 ORIGIN = "inkling"  # folder of an imported workdir: what the checkpoint had and we have no use for
@@ -59,68 +58,9 @@ def read(directory: str | pathlib.Path) -> Checkpoint:
     Raises InteropError: config.json asks for what this code does not compute, or tensors are
     missing, unknown or of another shape; all of them are named.
     """
-    path = pathlib.Path(directory)
-    if not (path / "config.json").is_file():
-        raise InteropError(f"{path} holds no config.json")
-    raw = json.loads((path / "config.json").read_text())
-    config = fields.to_config(raw)
-    found = tensors.Tensors(path)
-    spelling = names.spelling_of(found)
-    if (spelling == names.BACKBONE) != fields.is_text_only(raw):
-        raise InteropError(
-            f"{path}: model_type={raw['model_type']!r} does not go with tensors named "
-            f"{names.LAYERS[spelling]}*"
-        )
-    rules = names.rules(config, spelling)
-    _account(path, rules, found)
-    params: dict[str, np.ndarray] = {}
-    shapes = param_shapes(config)
-    for rule in rules:
-        theirs = [_as_float(found[n]) for n in rule.theirs]
-        for name, x in zip(rule.ours, _read_rule(rule, theirs), strict=True):
-            x = _padded(x, shapes[name]) if name == "unembed.table" else x
-            if tuple(x.shape) != shapes[name]:
-                have = ", ".join(f"{n} {t.shape}" for n, t in zip(rule.theirs, theirs, strict=True))
-                raise InteropError(
-                    f"{path}: {have} gives {name} the shape {tuple(x.shape)}; by config.json it "
-                    f"is {shapes[name]}"
-                )
-            params[name] = np.asarray(x, order="C")
-    carried = {n: found[n] for n in found if n.startswith(CARRIED)}
-    return Checkpoint(config, params, raw, carried)
-
-
-def _account(path: pathlib.Path, rules: list[Rule], found: tensors.Tensors) -> None:
-    """Every tensor is one of a rule or carried, and every rule has its tensors."""
-    wanted = {n for rule in rules for n in rule.theirs}
-    missing = sorted(wanted - set(found))
-    unknown = sorted(n for n in set(found) - wanted if not n.startswith(CARRIED))
-    if missing or unknown:
-        parts = []
-        if missing:
-            parts.append(f"{len(missing)} missing: {', '.join(missing)}")
-        if unknown:
-            parts.append(f"{len(unknown)} unknown: {', '.join(unknown)}")
-        raise InteropError(f"{path}: of {len(wanted)} tensors by config.json, {'; '.join(parts)}")
-
-
-def _read_rule(rule: Rule, theirs: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    try:
-        return rule.read(*theirs)
-    except (ValueError, IndexError) as e:
-        have = ", ".join(f"{n} {x.shape}" for n, x in zip(rule.theirs, theirs, strict=True))
-        raise InteropError(f"{have} is not of the shape that its config.json gives it: {e}") from e
-
-
-def _as_float(x: np.ndarray) -> np.ndarray:
-    if x.dtype.kind not in "fV" and x.dtype.name != "bfloat16":
-        raise InteropError(f"a tensor of type {x.dtype}; floating point is accepted")
-    return x.astype(np.float32)
-
-
-def _padded(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A head without the padding of the vocabulary gets it: its logits are cut off anyway."""
-    return np.pad(x, ((0, max(0, shape[0] - x.shape[0])), (0, 0)))
+    found = backbone.Backbone(directory)
+    params = {name: found.array(name) for name in found.shapes}
+    return Checkpoint(found.config, params, found.raw, found.read_carried())
 
 
 def write(

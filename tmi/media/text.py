@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def _byte_of_character() -> dict[str, int]:
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
+def _without_added(vocabulary: str) -> str:
+    """The same vocabulary, which then reads "<|end|>" as seven plain characters."""
+    return json.dumps(json.loads(vocabulary) | {"added_tokens": [], "post_processor": None})
+
+
 class Tokenizer:
     """Tokens of one vocabulary. `decode(encode(text)) == text` for every text.
 
@@ -38,27 +44,37 @@ class Tokenizer:
     """
 
     def __init__(self, vocabulary: str) -> None:
-        """`vocabulary` is the content of a file that data_pipelines/train_tokenizer.py wrote.
+        """`vocabulary` is the content of a file that data_pipelines/train_tokenizer.py wrote, or
+        of a published model's tokenizer.json, whose first ids then give way to the specials:
+        `moved` is by how much (0 in the first case), and no text produces its added tokens.
 
         Raises ValueError if it is no such vocabulary.
         """
         try:
             self._bpe = tokenizers.Tokenizer.from_str(vocabulary)
+            size = self._bpe.get_vocab_size()
+            self.moved = 0
+            if tuple(self._bpe.id_to_token(i) for i in range(NUM_SPECIALS)) != SPECIALS:
+                self.moved = size
+                self._bpe = tokenizers.Tokenizer.from_str(_without_added(vocabulary))
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"not a vocabulary of the tokenizers library: {error}") from error
-        self.vocab_size = self._bpe.get_vocab_size()
-        names = [self._bpe.id_to_token(i) for i in range(self.vocab_size)]
-        added = self._bpe.get_added_tokens_decoder()
+        names = [self._bpe.id_to_token(i) or "" for i in range(size)]
         byte = _byte_of_character()
         alphabet = set(pre_tokenizers.ByteLevel.alphabet())
-        if tuple(names[:NUM_SPECIALS]) != SPECIALS or added or not alphabet <= set(names):
+        if self._bpe.get_added_tokens_decoder() or not alphabet <= set(names):
             raise ValueError(
-                f"a vocabulary must begin with {', '.join(SPECIALS[:3])}, ... {SPECIALS[-1]}, hold "
-                "all 256 bytes and no added tokens, as data_pipelines/train_tokenizer.py writes it"
+                "a vocabulary must hold all 256 bytes, as byte-level BPE writes them, and either "
+                f"begin with {', '.join(SPECIALS[:3])}, ... {SPECIALS[-1]} and have no added "
+                "tokens, as data_pipelines/train_tokenizer.py writes it, or be the tokenizer.json "
+                "of a published model"
             )
         self._bytes = [b""] * NUM_SPECIALS + [
-            bytes(byte[c] for c in name or "") for name in names[NUM_SPECIALS:]
+            bytes(byte[c] for c in name) for name in names[NUM_SPECIALS:]
         ]
+        if self.moved:
+            self._bytes += [bytes(byte[c] for c in name) for name in names[:NUM_SPECIALS]]
+        self.vocab_size = len(self._bytes)
 
     @classmethod
     def load(cls, name: str | Path = "bpe512") -> Tokenizer:
@@ -77,7 +93,8 @@ class Tokenizer:
                 f"character {error.start} of the text is {text[error.start]!r}, half a surrogate "
                 "pair; accepted is any Unicode text that UTF-8 can hold"
             ) from error
-        return self._bpe.encode(text, add_special_tokens=False).ids
+        ids = self._bpe.encode(text, add_special_tokens=False).ids
+        return [i + self.moved if i < NUM_SPECIALS else i for i in ids] if self.moved else ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`. Specials are silent; bytes that are no UTF-8 become U+FFFD.

@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tmi.config import ModelConfig
 from tmi.mesh import constrain
+from tmi.models import lora
 from tmi.models.layers import (
     Param,
     RMSNorm,
@@ -123,6 +124,7 @@ class Attention(nnx.Module):
                 self.time_key = weight(
                     k[7], n_kv * 2 * c.time_frequencies, d, ("kv_heads", "embed"), 0.2
                 )
+        lora.attach(self, ("q", "k", "v", "out"), c, jax.random.fold_in(key, 8))
 
     def project(self, x, position, phase, states=(None, None)):
         """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] (the

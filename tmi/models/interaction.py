@@ -14,6 +14,7 @@ from tmi import streams
 from tmi.config import Config
 from tmi.mesh import constrain
 from tmi.microturn import NUM_STREAMS, Stream
+from tmi.models import lora
 from tmi.models.attention import time_phase
 from tmi.models.cache import KVCache, ring_positions, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
@@ -117,6 +118,7 @@ class InteractionModel(nnx.Module):
                     ring_slots(cache.length, n, size),
                     ring_positions(cache.length, count, n, size),
                 )
+            block = lora.merge(block, self.transformer.config)
             x, layer = block.append(x, position, phase, count, *rings[size], layer)
             layers.append(layer)
         return self.transformer.final_norm(x), KVCache(cache.length + count, tuple(layers))

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from tmi import mesh
 from tmi.config import ModelConfig
-from tmi.models import exchange
+from tmi.models import exchange, lora
 from tmi.models.layers import Balance, Param, dot, swiglu, weight
 from tmi_kernels.expert_gemv import expert_gemv
 
@@ -44,6 +44,8 @@ class MoE(nnx.Module):
             self.shared_gate = bank(own[0], (n, f, d), (None, *BANK_AXES[0][1:]))
             self.shared_up = bank(own[1], (n, f, d), (None, *BANK_AXES[1][1:]))
             self.shared_down = bank(own[2], (n, d, f), (None, *BANK_AXES[2][1:]))
+        banks = ("gate", "up", "down", "shared_gate", "shared_up", "shared_down")
+        lora.attach(self, banks, c, jax.random.fold_in(key, 5))
 
     def route(self, x: Float[Array, "T D"]) -> tuple[Int[Array, "T N"], Float[Array, "T N"]]:
         """The experts of each row (chosen, then shared) and their weights, f32."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from tmi.config import Config, ModelConfig
 from tmi.mesh import constrain
-from tmi.models import stack
+from tmi.models import lora, stack
 from tmi.models.attention import (
     Attention,
     Span,
@@ -166,7 +166,7 @@ class Transformer(nnx.Module):
 
         def step(span: Span, layer: Block, x: Array):
             x = constrain(x, "batch", "seq", None)
-            layer = in_dtype(layer, self.config.dtype)
+            layer = in_dtype(lora.merge(layer, self.config), self.config.dtype)
             return layer(x, position, phase, masks[span], valid)
 
         if self.remat:

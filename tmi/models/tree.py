@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from tmi.config import Config
-from tmi.models import stack, transformer
+from tmi.models import lora, stack, transformer
 from tmi.models.interaction import InteractionModel
 from tmi.models.layers import Balance
 
@@ -74,10 +74,11 @@ def init(config: Config, key: Array) -> dict[str, Array]:
 
 
 def layer_by_layer(config: Config, params: Mapping[str, Array]) -> tuple[Config, dict[str, Array]]:
-    """The same model with weights of their own for each layer, as decoding and published
-    checkpoints have them."""
+    """The same model with weights of their own for each layer and none that change others, as
+    decoding and published checkpoints have them."""
+    config, params = lora.merged(config, params)
     if not config.model.scan_layers:
-        return config, dict(params)
+        return config, params
     model = dataclasses.replace(config.model, scan_layers=False)
     segments = stack.plan(transformer.kinds(config))
     return dataclasses.replace(config, model=model), stack.unstacked(segments, params)

@@ -33,6 +33,7 @@ from tmi import paths
 from tmi.config import FORMAT_VERSION, Config
 from tmi.paths import PathLike
 from tmi.sharding import param_shapes
+from tmi.train import trainable
 
 if typing.TYPE_CHECKING:
     from tmi.train.step import TrainState
@@ -232,8 +233,7 @@ def read(
         config, params, info = _read_export(path)
     else:
         folder = _checkpoint_folder(path, which)
-        average = ema and (folder / "ema").exists()
-        info, params = _read_folder(folder, "ema" if average else "params")
+        info, params = _read_folder(folder, ema and (folder / "ema").exists())
         config = config_lib.from_config_dict(info["config"])
     missing = sorted(set(param_shapes(config)) ^ set(params))
     if missing:
@@ -260,7 +260,8 @@ def _checkpoint_folder(path: epath.Path, which: str) -> epath.Path:
     )
 
 
-def _read_folder(folder: epath.Path, item: str) -> tuple[dict, dict[str, np.ndarray]]:
+def _read_folder(folder: epath.Path, average: bool) -> tuple[dict, dict[str, np.ndarray]]:
+    """Info, and parameters by name: if `average`, the averages of those that move."""
     handler = ocp.CompositeCheckpointHandler()
     try:
         with ocp.Checkpointer(handler) as reader:
@@ -272,8 +273,13 @@ def _read_folder(folder: epath.Path, item: str) -> tuple[dict, dict[str, np.ndar
                 n: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=device)
                 for n, shape in param_shapes(config).items()
             }
-            args = ocp.args.Composite(**{item: ocp.args.StandardRestore(like)})
-            return info, reader.restore(folder, args=args)[item]
+            moves = trainable.moving(config)
+            items = {"ema": {n: x for n, x in like.items() if n in moves}} if average else {}
+            if not average or len(moves) < len(like):  # the others have no average
+                items["params"] = like
+            args = {k: ocp.args.StandardRestore(v) for k, v in items.items()}
+            found = reader.restore(folder, args=ocp.args.Composite(**args))
+            return info, (found.get("params") or {}) | (found.get("ema") or {})
     except (CheckpointError, config_lib.ConfigError):
         raise
     except Exception as e:

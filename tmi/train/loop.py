@@ -10,7 +10,6 @@ import threading
 import time
 
 import jax
-import jax.numpy as jnp
 from clu import parameter_overview
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -20,21 +19,19 @@ from tmi.config import Config, ConfigError, differing_fields, from_config_dict
 from tmi.data import records
 from tmi.data.pipeline import dev_batches, merge_states, train_batches
 from tmi.mesh import on
-from tmi.models import tree
-from tmi.models.interaction import TRAINING_ONLY
 from tmi.paths import PathLike
-from tmi.train import checkpoint, hosts, provenance
+from tmi.train import checkpoint, hosts, initial, provenance
 from tmi.train.checkpoint import CheckpointError, Checkpoints
 from tmi.train.metrics import DevAverages, TrainingDiverged, Window, Writer
-from tmi.train.optimizer import make_optimizer
-from tmi.train.step import TrainState, eval_step, init_state, split_balance, train_step
+from tmi.train.step import TrainState, averaged, eval_step, init_state, train_step
 
 
 def train(config: Config, workdir: PathLike, init_from: str | None = None) -> dict:
     """Trains `config` in `workdir`, or goes on if a checkpoint is there.
 
     Args:
-      init_from: a workdir or export whose averaged weights a fresh training begins with.
+      init_from: what a fresh training begins with: the averaged weights of a workdir or export, or
+        a published checkpoint (tmi/train/initial.py).
 
     Returns:
       {"step", "stopped" (by SIGTERM or SIGINT), "dev" (last dev metrics), "best_loss"}.
@@ -72,7 +69,7 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
         batches.set_state(saved["data"])
         legs, start = saved["legs"], saved["step"]
     elif init_from is not None:
-        state, legs = init_from_params(config, init_from, shardings)
+        state, legs = initial.begin(config, init_from, shardings)
     else:
         state = jax.jit(functools.partial(init_state, config), out_shardings=shardings)(
             jax.random.key(c.seed)
@@ -105,7 +102,7 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
         nonlocal dev, best
         if evaluate is None:
             return
-        dev = evaluate(state.ema or state.params)
+        dev = evaluate(averaged(state))
         writer.write(step, "dev", dev)
         better = dev["loss"] < best
         if better:
@@ -256,40 +253,6 @@ def _abstract(config: Config, shardings: TrainState) -> TrainState:
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
     )
-
-
-def init_from_params(
-    config: Config, workdir: PathLike, shardings: TrainState
-) -> tuple[TrainState, list[dict]]:
-    """A fresh state, optimizer included, around the averaged weights of `workdir`; and its legs.
-    Heads that only a loss reads begin anew if they are not there.
-
-    Raises ConfigError if the model there has other parameters or shapes.
-    """
-    theirs, params, info = checkpoint.read(workdir)
-    anew = tree.init(config, jax.random.key(config.train.seed))
-    anew = {n: x for n, x in anew.items() if n.split(".")[0] in TRAINING_ONLY and n not in params}
-    params = params | anew
-    want = sharding.param_shapes(config)
-    have = {n: tuple(x.shape) for n, x in params.items()}
-    if want != have:
-        wrong = [n for n in sorted({*want, *have}) if want.get(n) != have.get(n)]
-        sections = (
-            "model.", "flow.", "audio.", "video.", "text.", "speech.", "microturn.", "streams",
-        )  # fmt: skip
-        fields = [f for f in differing_fields(theirs, config) if f.startswith(sections)]
-        raise ConfigError(
-            f"--init_from={workdir}: its parameters do not fit this config, {wrong[0]} is "
-            f"{have.get(wrong[0])} there and {want.get(wrong[0])} here; differing (there -> "
-            f"here): {'; '.join(fields)}"
-        )
-
-    def build(params: dict[str, Array]) -> TrainState:
-        trained, _ = split_balance(config, params)
-        opt = make_optimizer(config).init(trained)
-        return TrainState(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), opt)
-
-    return jax.jit(build, out_shardings=shardings)(params), info["legs"]
 
 
 # -- evaluation ----------------------------------------------------------------------------------

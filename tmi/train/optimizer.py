@@ -9,6 +9,7 @@ import optax
 from optax import contrib
 
 from tmi.config import Config, OptimizerConfig
+from tmi.models import lora
 
 ADAM_TABLES = (
     "tokens.table", "tokens.stream", "unembed.table", "dmel.table", "clock.weight", "waiting.write",
@@ -18,7 +19,9 @@ ADAM_TABLES = (
 def uses_muon(name: str, shape: tuple[int, ...]) -> bool:
     """Whether an array of this name is a matrix, or a bank of matrices, that Muon moves."""
     leaf = name.rsplit(".", 1)[-1]
-    return len(shape) >= 2 and name not in ADAM_TABLES and leaf not in ("taps", "bank")
+    if lora.is_lora(name) or leaf in ("taps", "bank"):
+        return False
+    return len(shape) >= 2 and name not in ADAM_TABLES
 
 
 def schedule(c: OptimizerConfig, steps: int) -> optax.Schedule:

@@ -14,11 +14,12 @@ from tmi.mesh import constrain
 from tmi.models import tree
 from tmi.train.loss import loss_fn, position_losses, skill_losses, total_weights
 from tmi.train.optimizer import make_optimizer
+from tmi.train.trainable import moving, trained
 
 
 class TrainState(typing.NamedTuple):
-    """Everything training carries from step to step. `params` and `ema` (empty where
-    optimizer.ema is 0) hold every array by name, balances included."""
+    """Everything training carries from step to step. `params` hold every array by name, balances
+    included; `ema` the averages of those that move (none where optimizer.ema is 0)."""
 
     step: Int[Array, ""]
     params: dict[str, Array]
@@ -26,19 +27,29 @@ class TrainState(typing.NamedTuple):
     opt: optax.OptState
 
 
-def split_balance(config: Config, params: dict[str, Array]) -> tuple[dict, dict]:
-    trained = set(tree.trained_names(config))
-    return {k: v for k, v in params.items() if k in trained}, {
-        k: v for k, v in params.items() if k not in trained
+def split_trained(config: Config, params: dict[str, Array]) -> tuple[dict, dict]:
+    """(what a gradient moves, the rest: balances and what is frozen)."""
+    names = trained(config)
+    return {k: v for k, v in params.items() if k in names}, {
+        k: v for k, v in params.items() if k not in names
     }
 
 
 def init_state(config: Config, key: Array) -> TrainState:
-    params = tree.init(config, key)
-    trained, _ = split_balance(config, params)
+    return state_of(config, tree.init(config, key))
+
+
+def state_of(config: Config, params: dict[str, Array]) -> TrainState:
+    """A fresh state around `params`."""
+    opt = make_optimizer(config).init(split_trained(config, params)[0])
     # Its own buffers: both are donated.
-    ema = jax.tree.map(jnp.copy, params) if config.optimizer.ema else {}
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, make_optimizer(config).init(trained))
+    ema = {n: jnp.copy(x) for n, x in params.items() if n in moving(config)}
+    return TrainState(jnp.zeros((), jnp.int32), params, ema if config.optimizer.ema else {}, opt)
+
+
+def averaged(state: TrainState) -> dict[str, Array]:
+    """The weights to measure and to keep."""
+    return {**state.params, **state.ema}
 
 
 def balance_rule(balance: Array, count: Array, rate: float) -> Array:
@@ -52,14 +63,14 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """State and metrics after one batch. Randomness depends on train.seed and the step alone."""
     key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
-    trained, balances = split_balance(config, state.params)
+    moved, rest = split_trained(config, state.params)
 
-    metrics, counts, grads = gradients(config, trained, balances, batch, key)
-    updates, opt = make_optimizer(config).update(grads, state.opt, trained)
-    trained = dict(optax.apply_updates(trained, updates))  # pyright: ignore
+    metrics, counts, grads = gradients(config, moved, rest, batch, key)
+    updates, opt = make_optimizer(config).update(grads, state.opt, moved)
+    moved = dict(optax.apply_updates(moved, updates))  # pyright: ignore
     rate = config.model.router_bias_rate
-    balances = {n: balance_rule(x, counts[n], rate) for n, x in balances.items()}
-    params = {**trained, **balances}
+    balances = {n: balance_rule(rest[n], counts[n], rate) for n in rest if n in moving(config)}
+    params = {**rest, **moved, **balances}
     # A young average follows faster, so that short runs are not held back by their start.
     decay = jnp.minimum(config.optimizer.ema, (1.0 + state.step) / (10.0 + state.step))
     ema = {n: params[n] + decay * (x - params[n]) for n, x in state.ema.items()}
@@ -72,17 +83,17 @@ def train_step(
     return TrainState(state.step + 1, params, ema, opt), metrics
 
 
-def gradients(config: Config, trained: dict, balances: dict, batch: dict, key: Array):
-    """(metrics, counts, gradients) of a batch: all at once, or the sums over train.micro_batches
-    parts of its rows, each weighted as it is in the whole."""
+def gradients(config: Config, moved: dict, rest: dict, batch: dict, key: Array):
+    """(metrics, counts, gradients of what is moved) of a batch: all at once, or the sums over
+    train.micro_batches parts of its rows, each weighted as it is in the whole."""
     totals = total_weights(config, batch)
 
     def part(batch, key):
-        def f(trained):
-            model = tree.build(config, {**trained, **balances})
+        def f(moved):
+            model = tree.build(config, {**moved, **rest})
             return loss_fn(model, config, batch, key, totals=totals)
 
-        (_, (metrics, counts)), grads = jax.value_and_grad(f, has_aux=True)(trained)
+        (_, (metrics, counts)), grads = jax.value_and_grad(f, has_aux=True)(moved)
         return metrics, counts, grads
 
     n = config.train.micro_batches
