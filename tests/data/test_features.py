@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.data.sessions import RATE, Bytes, image, make_record, small_config, tone
 from tmi.config import Config, MicroturnConfig
@@ -154,6 +156,21 @@ def test_nothing_said_before_a_cut_tells_of_it(cut):
     assert spoken == list(range(0, cut - 1))
     for m in spoken:
         np.testing.assert_array_equal(turns[m].speech, uncut[m].speech)
+
+
+@given(st.lists(st.integers(300, 2600), min_size=2, max_size=8), st.integers(2, 12))
+@settings(max_examples=25, deadline=None)
+def test_nothing_said_tells_of_what_is_said_later(starts, m):
+    """Words that begin where micro-turn m + 1 or a later one plays leave no trace in m's patch."""
+    rng = np.random.default_rng(0)
+    said = [(ms / 1000, rng.normal(0, 3000, 3000).astype(np.int16)) for ms in sorted(starts)]
+    end = 0.2 * (m + 2)
+    before = [x for x in said if x[0] < end - 1e-9]
+    some, every = (turns_of(plain(model_audio=a, duration_s=3.0)) for a in (before, said))
+    for a, b in zip(some[: m + 1], every, strict=False):
+        assert (a.speech is None) == (b.speech is None)
+        if a.speech is not None:
+            np.testing.assert_array_equal(a.speech, b.speech)
 
 
 def test_nothing_sounds_before_the_first_output_can():

@@ -205,20 +205,38 @@ def _speaking(record: SessionRecord, lay: Layout) -> list[int]:
 def _spoken(
     record: SessionRecord, config: Config, lay: Layout, speaking: list[int]
 ) -> dict[int, np.ndarray]:
-    """Micro-turn -> normalised log mel float32 [frames of a micro-turn, mels]."""
+    """Micro-turn -> normalised log mel float32 [frames of a micro-turn, mels].
+
+    Windows look ahead of their frame. What begins in the next micro-turn is silence to them: to say
+    it is decided there, and what was said before must not tell.
+    """
     if not speaking:
         return {}
-    frames = lay.speech_positions * lay.speech_frames
-    # Windows look ahead of their frame; the micro-turn after the last is silence to them.
-    ends = [start + len(wave) for start, wave in _segments(record.model_audio, lay)]
-    track = np.zeros(max([(speaking[-1] + 3) * lay.samples, *ends]), np.float32)
-    for start, wave in _segments(record.model_audio, lay):
-        track[start : start + len(wave)] += audio.from_int16(wave)
+    segments = _segments(record.model_audio, lay)
+    frames, window = lay.speech_positions * lay.speech_frames, config.speech.window
+
+    def mel(first: int, last: int, said: list[tuple[int, np.ndarray]]) -> np.ndarray:
+        start, stop = (first + 1) * lay.samples, (last + 2) * lay.samples
+        track = _track(said, start, stop + window)
+        out = audio.speech_mel(track, config.speech)
+        return out[: (last - first + 1) * frames].reshape(-1, frames, lay.speech_mels)
+
     out = {}
     breaks = np.flatnonzero(np.diff(speaking) > 1) + 1
     for run in np.split(np.array(speaking), breaks):
-        start, stop = (int(run[0]) + 1) * lay.samples, (int(run[-1]) + 2) * lay.samples
-        mel = audio.speech_mel(track[start : stop + config.speech.window], config.speech)
-        mel = mel[: len(run) * frames].reshape(len(run), frames, lay.speech_mels)
-        out.update(zip(run.tolist(), mel, strict=True))
+        out.update(zip(run.tolist(), mel(int(run[0]), int(run[-1]), segments), strict=True))
+    for m in speaking:
+        end = (m + 2) * lay.samples
+        if any(end <= start < end + window for start, _ in segments):
+            out[m] = mel(m, m, [s for s in segments if s[0] < end])[0]
+    return out
+
+
+def _track(segments: list[tuple[int, np.ndarray]], start: int, stop: int) -> np.ndarray:
+    """Samples start..stop of the sum of segments, float32."""
+    out = np.zeros(stop - start, np.float32)
+    for first, wave in segments:
+        low, high = max(first, start), min(first + len(wave), stop)
+        if low < high:
+            out[low - start : high - start] += audio.from_int16(wave[low - first : high - first])
     return out
