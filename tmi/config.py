@@ -218,6 +218,10 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig:
     temperature: float = 0.0  # of text; 0 is greedy
+    # Added to the logit of END as first token of a micro-turn: training weighs END less than words,
+    # and what a miss costs beside a false alarm is for the user to say.
+    silent_bias: float = 0.0  # after a silent micro-turn: less than 0 speaks sooner
+    speaking_bias: float = 0.0  # after one that spoke: more than 0 falls silent sooner
     slots: int = 1
     seed: int = 0
 
@@ -249,7 +253,8 @@ class Config:
 RESUMABLE_FIELDS = frozenset({
     "name", "train.steps", "train.log_every", "train.eval_every", "train.eval_batches",
     "train.save_every", "train.keep", "train.mesh", "data.num_threads", "data.prefetch",
-    "decode.temperature", "decode.slots", "decode.seed",
+    "decode.temperature", "decode.silent_bias", "decode.speaking_bias", "decode.slots",
+    "decode.seed",
 })  # fmt: skip
 
 

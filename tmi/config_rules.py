@@ -18,7 +18,10 @@ def _whole(x: float) -> bool:
 
 
 # Numbers are positive but for these.
-ANY_SIGN = frozenset({"audio.log_min", "audio.log_max", "speech.mean", "flow.t_mean"})
+ANY_SIGN = frozenset({
+    "audio.log_min", "audio.log_max", "speech.mean", "flow.t_mean", "decode.silent_bias",
+    "decode.speaking_bias",
+})  # fmt: skip
 SHARES = frozenset({
     "flow.t_zero", "optimizer.decay_fraction", "optimizer.b1", "optimizer.b2", "optimizer.ema",
 })  # fmt: skip

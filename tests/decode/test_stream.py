@@ -1,6 +1,7 @@
 """Laws of the streaming decoder: slots do not mix, sessions start afresh, one compilation."""
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from tmi.decode.stream import Decoder, SessionReader, record_of_files
 from tmi.evals.wall import WallClock
 from tmi.media.audio import DMel
 from tmi.media.text import Tokenizer
+from tmi.microturn import SPEAK_ID
 from tmi.models import tree
 
 
@@ -55,6 +57,20 @@ def test_a_session_does_not_depend_on_slot_neighbours_or_predecessors(two_slots)
         same(trace, by_id[trace.id])
     assert [t.id for t in together] == ["a", "b", "c"]
     assert two_slots.num_compiles() == 1
+
+
+def test_biases_say_how_soon_it_speaks_and_falls_silent(model):
+    config, params = model
+    decode = dataclasses.replace(config.decode, silent_bias=-1e9, speaking_bias=1e9)
+    table = np.zeros_like(params["unembed.table"])
+    table[SPEAK_ID] = params["unembed.table"][SPEAK_ID]  # speaks about every other time
+    params = params | {"unembed.table": table}
+    decoder = Decoder(dataclasses.replace(config, decode=decode), params)
+    (trace,) = decoder.run([session("a", 4.0, 1)])
+    assert any(t.spoke for t in trace.turns)
+    for before, turn in itertools.pairwise(trace.turns):
+        if before.spoke:
+            assert not turn.spoke and not turn.text_out
 
 
 def test_output_starts_one_microturn_after_input(two_slots):

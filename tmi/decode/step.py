@@ -31,6 +31,7 @@ class StreamState(typing.NamedTuple):
     cache: KVCache
     microturn: Int[Array, " B"]
     vocoder: vocode.VocoderState
+    speaking: Bool[Array, " B"]  # whether the micro-turn before spoke
 
 
 class InputChunk(typing.NamedTuple):
@@ -65,6 +66,7 @@ def init_state(config: Config, slots: int) -> StreamState:
         cache=init_cache(config, spans(config), slots, max_chunk(config)),
         microturn=jnp.zeros((slots,), jnp.int32),
         vocoder=vocode.init(config.speech, slots),
+        speaking=jnp.zeros((slots,), bool),
     )
 
 
@@ -134,9 +136,13 @@ def microturn_step(
         hidden, cache = model.append(x, m[:, None], count, cache)
         return hidden[:, 0], cache
 
+    bias = jnp.where(state.speaking, config.decode.speaking_bias, config.decode.silent_bias)
+
     def write(carry):
         n, cache, h, tokens, num_tokens, done = carry
-        token = sample_tokens(model.unembed(h), config.decode.temperature, keys[n])
+        logits = model.unembed(h)
+        logits = logits.at[:, EOM_ID].add(jnp.where(n == 0, bias, 0.0))
+        token = sample_tokens(logits, config.decode.temperature, keys[n])
         new, cache = one(Stream.TEXT_OUT, token, jnp.where(done, 0, 1), cache)
         h = jnp.where(done[:, None], h, new)
         tokens = tokens.at[:, n].set(jnp.where(done, 0, token))
@@ -188,7 +194,8 @@ def microturn_step(
         vocoder,
         state.vocoder,
     )
-    state = StreamState(cache, m + exec_mask, vocoder)
+    speaking = jnp.where(exec_mask, spoke, state.speaking)
+    state = StreamState(cache, m + exec_mask, vocoder, speaking)
     return state, Output(tokens, num_tokens, spoke, wave)
 
 
@@ -197,5 +204,6 @@ def _reset(state: StreamState, reset_mask: Bool[Array, " B"]) -> StreamState:
         return jnp.where(reset_mask.reshape(reset_mask.shape + (1,) * (x.ndim - 1)), 0, x)
 
     return StreamState(
-        reset(state.cache, reset_mask), clear(state.microturn), jax.tree.map(clear, state.vocoder)
-    )
+        reset(state.cache, reset_mask), clear(state.microturn),
+        jax.tree.map(clear, state.vocoder), state.speaking & ~reset_mask,
+    )  # fmt: skip
