@@ -21,6 +21,10 @@ from ml_collections import config_flags
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
+from tmi import libtpu  # noqa: E402
+
+libtpu.set_flags()
+
 from tmi import config as config_lib  # noqa: E402
 from tmi.aot import hardware, hlo, program, roofline  # noqa: E402
 from tmi.config import MESH_AXES, Config, ConfigError  # noqa: E402

@@ -3,6 +3,9 @@
 Collectives are counted once a run of the program: those inside a loop as often as the loop runs. A
 TPU's text gives no trip counts, so they are read off the constant that the loop's condition
 compares with; where that fails the count is the caller's to give.
+
+An all-gather that goes on beside computation is spread over fusions of a TPU's text: one starts it,
+others take it on while they compute something else, one ends it. It is counted where it starts.
 """
 
 from __future__ import annotations
@@ -36,12 +39,16 @@ class Collective:
     asynchronous: bool
 
 
+STARTS = 'custom_call_target="AsyncCollectiveStart"'
+
+
 def collectives(text: str, default_trips: int = 1) -> list[Collective]:
     """All collectives of the text of a compiled module."""
     bodies = _computations(text)
     times = _times(bodies, default_trips)
     out = []
     for name, instructions in bodies.items():
+        begun = _starts(instructions)
         for _, shape, op, rest in instructions:
             kind = op.removesuffix("-start")
             if kind not in KINDS or not times.get(name):
@@ -51,8 +58,14 @@ def collectives(text: str, default_trips: int = 1) -> list[Collective]:
             size = max(arrays, default=0)
             if kind == "reduce-scatter":  # its result is the smaller side
                 size *= group
-            out.append(Collective(kind, size, group, times[name], op.endswith("-start")))
+            beside = begun or op.endswith("-start")
+            out.append(Collective(kind, size, group, times[name], beside))
     return out
+
+
+def _starts(instructions) -> bool:
+    """Whether a fusion of these instructions starts a collective that others take on."""
+    return any(op == "custom-call" and STARTS in rest for _, _, op, rest in instructions)
 
 
 def by_kind(found: list[Collective]) -> dict[str, dict[str, float]]:
@@ -94,10 +107,12 @@ def _times(bodies: dict, default_trips: int) -> dict[str, int]:
                 trips = int(known[1]) if known else _trips(bodies.get(condition[1], ()))  # pyright: ignore
                 visit(body[1], runs * (trips or default_trips))  # pyright: ignore
             elif op in ("call", "conditional", "async-start"):
-                for callee in re.findall(
-                    r"(?:to_apply|calls|called_computations)=\{?%?([\w.\-]+)", rest
-                ):
+                for callee in _CALLEES.findall(rest):
                     visit(callee, runs)
+            elif op == "fusion":
+                for callee in _CALLEES.findall(rest):
+                    if _starts(bodies.get(callee, ())):
+                        visit(callee, runs)
 
     visit(entry, 1)
     return times

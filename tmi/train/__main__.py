@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tmi import config as config_lib
-from tmi import paths
+from tmi import libtpu, paths
 from tmi.config import Config, ConfigError
 from tmi.train.overrides import check_overrides
 
@@ -70,6 +70,7 @@ def main(_: list[str]) -> None:
         config = resolve()
     except ConfigError as e:
         raise SystemExit(f"error: {e}") from e
+    libtpu.set_flags()
     # Not before: what these import takes seconds, and a typo should not wait for it. Nor later:
     # once the hosts have met, they wait for each other half a minute and no longer.
     from tmi.data.records import CorpusError
