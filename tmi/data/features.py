@@ -24,6 +24,7 @@ from tmi import streams
 from tmi.config import Config
 from tmi.data.augment import augment, warp
 from tmi.data.batch import room
+from tmi.data.lateness import delay_replies
 from tmi.data.records import CorpusError, SessionRecord, model_sound
 from tmi.media import audio, video
 from tmi.microturn import Layout, Microturn, SessionSequence, cut, lay_out, layout, spill_text
@@ -49,13 +50,16 @@ def to_microturns(
 ) -> list[Microturn]:
     """The micro-turns of a session; every one has audio (silence after the user's track ends).
 
-    With `rng` the user's sound is varied (tmi/data/augment.py). The session is extended until all
-    that the model writes and says is out. Video and speech are left out where rows have no slots
+    With `rng` the user's sound is varied (tmi/data/augment.py), and replies to triggers may come
+    late (tmi/data/lateness.py). The session is extended until all that the model writes and says is
+    out. Video and speech are left out where rows have no slots
     for them (data.video_slots, data.speech_slots = 0), events of streams that config.streams does
     not name too. Raises CorpusError if the record's times cannot be or an event cannot be read.
     """
     _check(record)
     lay = layout(config)
+    if rng is not None:
+        record = delay_replies(record, rng, lay)
     text_in, text_out = _text(record, lay, tokenizer)
     speaking = _speaking(record, lay) if config.data.speech_slots else []
     last = max([*text_in, *text_out, *speaking, lay.num_microturns(record.duration_s) - 1])
