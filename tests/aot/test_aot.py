@@ -12,6 +12,7 @@ import pytest
 
 from experiments import debug, nano
 from tmi import config as config_lib
+from tmi import libtpu
 from tmi.aot import hardware, hlo, page, program, roofline
 from tmi.aot.hlo import Collective
 
@@ -48,6 +49,46 @@ def test_collectives_in_a_loop_count_as_often_as_it_runs():
         Collective("reduce-scatter", 2 * 4 * 4 * 4, 4, 1, False),
     ]
     assert hlo.by_kind(hlo.collectives(TEXT))["all-reduce"] == {"count": 5, "bytes": 640}
+
+
+BESIDE = """\
+HloModule m
+
+%fused_computation.1 (p: bf16[64]) -> (bf16[64], bf16[512]) {
+  %all-gather.1 = bf16[512]{0} all-gather(%p), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %custom-call.1 = (bf16[64], bf16[512]) custom-call(%all-gather.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.2 (p: bf16[64], q: bf16[8,8]) -> bf16[8,8] {
+  %all-gather.2 = bf16[512]{0} all-gather(%p), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %dot.1 = bf16[8,8]{1,0} dot(%q, %q)
+}
+
+ENTRY %main (a: bf16[64], b: bf16[8,8]) -> bf16[8,8] {
+  %async-collective-start.1 = (bf16[64], bf16[512]) fusion(%a), kind=kCustom, calls=%fused_computation.1
+  %fusion.2 = bf16[8,8] fusion(%a, %b), kind=kOutput, calls=%async_collective_fusion.2
+  %all-gather.3 = bf16[512]{0} all-gather(%a), replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+  ROOT %copy.1 = bf16[8,8]{1,0} copy(%fusion.2)
+}
+"""  # noqa: E501
+
+
+def test_a_gather_that_rides_in_other_fusions_counts_once_and_beside_them():
+    found = hlo.collectives(BESIDE)
+    assert [(c.kind, c.bytes, c.group, c.asynchronous) for c in found] == [
+        ("all-gather", 1024, 8, True), ("all-gather", 1024, 8, False),
+    ]  # fmt: skip
+
+
+def test_flags_of_the_compiler_are_added_to_those_given(monkeypatch):
+    given = "--xla_enable_async_all_gather=false --other=1"
+    monkeypatch.setenv(libtpu.VARIABLE, given)
+    libtpu.set_flags()
+    libtpu.set_flags()
+    flags = os.environ[libtpu.VARIABLE]
+    assert flags.startswith(given) and flags.count("xla_enable_async_all_gather") == 1
+    assert "--xla_tpu_enable_async_collective_fusion=true" in flags
+    assert flags.count("--") == len(libtpu.FLAGS) + 1
 
 
 @pytest.mark.parametrize(
