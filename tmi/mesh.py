@@ -29,6 +29,7 @@ class ShardingRules:
     kv_heads: Axes = "tensor"
     head_dim: Axes = None
     mlp: Axes = "tensor"
+    bank_mlp: Axes = ("tensor", "fsdp", "expert")
     experts: Axes = "expert"
     vocab: Axes = "tensor"
     layers: Axes = None

@@ -89,19 +89,12 @@ def _axes(entry) -> tuple[str, ...]:
 
 
 def _gathered(bank: Array, spec: PartitionSpec, dtype) -> Array:
-    """Its own experts whole but for 'tensor', cast before they travel.
-
-    Along the last axis, whichever it is: the gradient of a gather along the middle one would be
-    summed whole on every device of a TPU, and then cut.
-    """
+    """Its own experts whole but for 'tensor', cast before they travel."""
     bank = bank.astype(dtype)
     for dim, entry in enumerate(spec):
-        axes = [a for a in reversed(_axes(entry)) if dim > 0 and a != "tensor"]
-        if axes:
-            bank = bank.swapaxes(dim, 2)
-            for axis in axes:
-                bank = jax.lax.all_gather(bank, axis, axis=2, tiled=True)
-            bank = bank.swapaxes(dim, 2)
+        for axis in reversed(_axes(entry)):
+            if dim > 0 and axis != "tensor":
+                bank = jax.lax.all_gather(bank, axis, axis=dim, tiled=True)
     return bank
 
 

@@ -21,7 +21,13 @@ from tmi.models.layers import Balance, Param, dot, swiglu, weight
 from tmi_kernels.expert_gemv import expert_gemv
 
 FEW_ROWS = 64
-BANK_AXES = (("experts", "mlp", "embed"), ("experts", "mlp", "embed"), ("experts", "embed", "mlp"))
+# All are divided along what their product contracts: a TPU scatters the sum of a gradient along
+# that axis; along the other it would sum all of it on every device.
+BANK_AXES = (
+    ("experts", "mlp", "embed"),
+    ("experts", "mlp", "embed"),
+    ("experts", None, "bank_mlp"),
+)
 
 
 class MoE(nnx.Module):
