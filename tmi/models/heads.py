@@ -118,8 +118,12 @@ class FlowHead(nnx.Module):
         t = jax.nn.sigmoid(f.t_mean + f.t_std * jax.random.normal(k[0], x.shape[:3]))
         t = jnp.where(jax.random.uniform(k[1], t.shape) < f.t_zero, 0.0, jnp.minimum(t, LAST_T))
         noise = jax.random.normal(k[2], x.shape)
+        h = jnp.broadcast_to(h, (f.draws,) + h.shape)
+        # Each device its own rows: else the weights would stay where they lie, and the activations
+        # of the whole batch be summed over all devices.
+        x, noise, h = (constrain(a, None, "batch", None, None) for a in (x, noise, h))
         noisy = (1 - t)[..., None] * noise + t[..., None] * x
-        clean = self.clean(noisy, t, jnp.broadcast_to(h, (f.draws,) + h.shape))
+        clean = self.clean(noisy, t, h)
         error = (clean - x) / (1 - t)[..., None]  # = predicted velocity - (x - noise)
         return jnp.mean(error * error, axis=(0, 3))
 
