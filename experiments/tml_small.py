@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     f.width, f.depth, f.feedback_width, f.draws = 2048, 6, 1024, 2
 
     d = c.data
-    d.row_length, d.batch_size = 4096, 640  # 2.6M positions a step
+    d.row_length, d.batch_size = 4096, 512  # 2.1M positions a step
     d.audio_slots, d.video_slots, d.speech_slots = 1536, 1536, 384
     o = c.optimizer
     o.muon, o.moment_dtype, o.ema = False, "bfloat16", 0.0
