@@ -54,7 +54,9 @@ class Tokenizer:
             self._bpe = tokenizers.Tokenizer.from_str(vocabulary)
             size = self._bpe.get_vocab_size()
             self.moved = 0
-            if tuple(self._bpe.id_to_token(i) for i in range(NUM_SPECIALS)) != SPECIALS:
+            first = tuple(self._bpe.id_to_token(i) for i in range(NUM_SPECIALS))
+            damaged = first != SPECIALS and set(first) & set(SPECIALS)
+            if first != SPECIALS and not damaged:
                 self.moved = size
                 self._bpe = tokenizers.Tokenizer.from_str(_without_added(vocabulary))
         except Exception as error:  # the library raises bare Exception
@@ -62,12 +64,11 @@ class Tokenizer:
         names = [self._bpe.id_to_token(i) or "" for i in range(size)]
         byte = _byte_of_character()
         alphabet = set(pre_tokenizers.ByteLevel.alphabet())
-        if self._bpe.get_added_tokens_decoder() or not alphabet <= set(names):
+        if damaged or self._bpe.get_added_tokens_decoder() or not alphabet <= set(names):
             raise ValueError(
-                "a vocabulary must hold all 256 bytes, as byte-level BPE writes them, and either "
-                f"begin with {', '.join(SPECIALS[:3])}, ... {SPECIALS[-1]} and have no added "
-                "tokens, as data_pipelines/train_tokenizer.py writes it, or be the tokenizer.json "
-                "of a published model"
+                f"a vocabulary must begin with {', '.join(SPECIALS[:3])}, ... {SPECIALS[-1]}, hold "
+                "all 256 bytes and no added tokens, as data_pipelines/train_tokenizer.py writes "
+                "it, or be the tokenizer.json of a published model with byte-level BPE"
             )
         self._bytes = [b""] * NUM_SPECIALS + [
             bytes(byte[c] for c in name) for name in names[NUM_SPECIALS:]
