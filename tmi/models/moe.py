@@ -12,7 +12,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from tmi import mesh
@@ -80,8 +79,7 @@ class MoE(nnx.Module):
         count = jax.nn.one_hot(index[:, :n], self.c.num_experts, dtype=jnp.float32)
         if valid is not None:
             count = count * valid[:, None, None]
-        # Kept where layers are rematerialised: computing it anew would have rows travel once more.
-        y = checkpoint_name(self.routed(x, index[:, :n], weights[:, :n]), "experts")
+        y = self.routed(x, index[:, :n], weights[:, :n])
         for e in range(self.c.num_shared_experts):
             bank = (self.shared_gate[e], self.shared_up[e], self.shared_down[e])
             y = y + weights[:, n + e, None] * swiglu(x, *bank)
