@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     m.width, m.num_layers, m.num_dense_layers, m.global_every = 128, 4, 2, 2
     m.num_heads, m.num_kv_heads, m.head_dim = 4, 2, 32
     m.mlp_width, m.expert_width = 256, 64
+    m.clock_digits = 3
     m.hearing_layer = 2  # the two layers after it work with what was said
     m.router_bias_rate = 5e-3
 

@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     c = config.default()
     c.name = "nano"
     c.model.expert_width = 80  # 96 would be 5.7M parameters
+    c.model.clock_digits = 4
     c.model.hearing_layer = 4  # of 6: the global layer at the end reads what was said
     c.model.waiting_bins = 48
     c.model.router_bias_rate = 5e-3

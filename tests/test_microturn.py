@@ -56,6 +56,14 @@ def microturns(draw, fits: bool = True) -> list[Microturn]:
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.4, 1.0])
+def test_tenths_are_those_of_the_output(seconds):
+    lay = layout(Config(microturn=MicroturnConfig(seconds=seconds)))
+    m = np.arange(5000, dtype=np.int32)
+    want = [int(np.floor(lay.output_interval(int(i))[0] * 10 + 1e-6)) for i in m]
+    assert lay.output_tenths(m).tolist() == want and lay.output_tenths(7) == want[7]
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.4, 1.0])
 def test_intervals_tile_time_and_agree_with_their_inverses(seconds):
     lay = layout(Config(microturn=MicroturnConfig(seconds=seconds)))
     for m in range(20_000):

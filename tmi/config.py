@@ -122,6 +122,7 @@ class ModelConfig:
     time_frequencies: int = 12  # Fourier features of the micro-turn distance
     time_max_microturns: int = 1024  # the longest period among them
     clock_features: bool = True  # positions are told the session's time; published: False
+    clock_digits: int = 0  # and its decimal digits, tenths of a second first; 0: not
     stream_embeddings: bool = True  # and their stream; published: False
     embedding_norm: bool = False  # RMSNorm of the embedded token; published: True
     hearing_layer: int = (

@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -75,6 +76,12 @@ class Layout:
     def output_interval(self, m: int) -> tuple[float, float]:
         """Seconds [start, end) over which the output of micro-turn `m` plays."""
         return (m + 1) * self.seconds, (m + 2) * self.seconds
+
+    def output_tenths(self, m):
+        """Whole tenths of a second, of the session, at which the output of micro-turn `m` begins to
+        play: an integer, or an array of the type of `m`."""
+        tenths = Fraction(10 * self.samples, self.sample_rate)
+        return (m + 1) * tenths.numerator // tenths.denominator
 
     def microturn_reading(self, time_s: float) -> int:
         """The micro-turn that reads input of time `time_s`."""

@@ -9,6 +9,7 @@ from data_pipelines.session import Conflict, Session, Turn
 
 NAME = "timespeak"
 WEIGHT = 2.4
+LONG_SHARE, SILENCE_SHARE = 0.5, 0.4  # of the train split's single waits
 TYPED_SHARE = 0.35  # of the train split's requests: what a time is, without words to be heard first
 
 _CLOCK = tuple(number(n) for n in range(8, 57))
@@ -249,11 +250,15 @@ def _timed(s: Session, category: str, start: float, times: list[float], word: st
 
 
 def _in(s: Session) -> None:
-    _, _, n, word = s.draw(lambda: (NAME, "in", s.integer(2, 15), s.choice(TIME_WORDS)))
+    # Long waits are the hard ones: half of the train split's draws are of them alone.
+    least = 9 if s.split == "train" and s.chance(LONG_SHARE) else 2
+    _, _, n, word = s.draw(lambda: (NAME, "in", s.integer(least, 15), s.choice(TIME_WORDS)))
     turn = _instruct(s, IN, seconds=number(n), word=word)
     _timed(s, "in", turn.start, [turn.end + n], word, turn.end + n + 2.0)
-    # Half of the waits are left to other scenes, the rest pass in silence.
-    s.cursor = turn.end + (0.6 if n >= 5 and s.chance(0.5) else n + 1.0)
+    # Half of the waits are left to other scenes, the rest pass in silence; in the train split that
+    # goes on as long again at times: once is not every so often.
+    after = n + 0.8 if s.split == "train" and s.chance(SILENCE_SHARE) else 0.0
+    s.cursor = turn.end + (0.6 if n >= 5 and s.chance(0.5) else n + 1.0 + after)
 
 
 def _at(s: Session) -> None:

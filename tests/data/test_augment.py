@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -93,4 +95,21 @@ def test_a_warp_moves_a_formant_along_the_channels_and_nothing_in_time(seed):
     assert out.dtype == np.uint8 and out.shape == bins.shape and out.max() <= 12
     assert (out[:5] == 0).all() and (out[9:] == 0).all()
     heard = np.flatnonzero(out[6])
-    assert len(heard) and abs(heard.mean() - 31.5) <= 0.07 * 31.5 + 1
+    assert len(heard) and abs(heard.mean() - 31.5) <= (math.exp(variation.MAX_WARP) - 1) * 31.5 + 1
+
+
+def test_masks_are_few_small_holes_in_every_other_session():
+    bins = np.full((300, 80), 7, np.uint8)
+    masked = [variation.mask(bins, np.random.default_rng(seed)) for seed in range(60)]
+    touched = [m for m in masked if (m != bins).any()]
+    assert 15 < len(touched) < 45 and (bins == 7).all()
+    for m in touched:
+        assert set(np.unique(m)) == {0, 7}
+        whole = (m == 0).all(axis=1)
+        assert whole.mean() < 0.1 and (m == 0).mean() < 0.25
+        # What is masked beside whole frames is one band of channels in a stretch.
+        for start in range(0, 300, variation.MASK_FRAMES):
+            stretch = m[start : start + variation.MASK_FRAMES]
+            band = np.flatnonzero((stretch[~whole[start : start + len(stretch)]] == 0).all(axis=0))
+            assert len(band) <= 80 // variation.MASK_CHANNELS_OF
+            assert not len(band) or band[-1] - band[0] == len(band) - 1

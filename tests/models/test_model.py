@@ -13,6 +13,7 @@ from tmi.data.batch import empty_batch, session_arrays
 from tmi.microturn import Stream
 from tmi.models import attention, grouped, moe, tree
 from tmi.models.cache import init_cache
+from tmi.models.embed import Clock
 from tmi.models.transformer import spans
 
 
@@ -203,6 +204,16 @@ def test_tiled_experts_and_their_gradients_equal_the_plain_sum(config):
     want = jax.grad(loss(moe.few_rows), argnums=(0, 1, 2, 3, 4))(x, weights, *banks)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_the_clock_shows_the_second_at_which_output_is_heard(config):
+    c = dataclasses.replace(config, model=dataclasses.replace(config.model, clock_digits=3))
+    clock, without = Clock(c, jax.random.key(0)), Clock(config, jax.random.key(0))
+    m = jnp.arange(600)[None]
+    np.testing.assert_array_equal(clock(m), without(m))  # it begins as if there were no digits
+    clock.digits[...] = jnp.zeros_like(clock.digits[...]).at[0, 10 + 4].set(1).at[0, 20 + 2].set(1)
+    both = np.flatnonzero(np.asarray(clock(m) - without(m))[0, :, 0] > 1.5)
+    assert both.tolist() == [119, 120, 121, 122, 123]  # heard in [24, 25) s
 
 
 def test_nano_fits_its_budget():

@@ -10,7 +10,7 @@ import pytest
 
 from tests.train.trainings import replace, terminate_at
 from tmi.config import ConfigError
-from tmi.train import checkpoint, loop
+from tmi.train import checkpoint, initial, loop
 from tmi.train.checkpoint import Checkpoints, restore_params
 from tmi.train.metrics import TrainingDiverged
 
@@ -132,6 +132,15 @@ def test_a_leg_begins_with_the_shipped_weights_and_keeps_them_unless_dev_improve
             np.testing.assert_array_equal(x, params[name])
     latest = state_of(config, tmp_path / "leg")[1]
     assert [leg["steps"] for leg in latest["legs"]] == [6, 6]
+
+
+def test_digits_of_the_clock_may_be_added_to_a_model_without(config, trained):
+    other = replace(config, model__clock_digits=3)
+    params, _ = initial.from_workdir(other, trained[0])
+    before = restore_params(trained[0])[1]
+    assert set(params) - set(before) == {"clock.digits"}
+    assert params["clock.digits"].shape == (config.model.width, 30)
+    assert not np.asarray(params["clock.digits"]).any()
 
 
 def test_weights_of_another_shape_are_refused(config, trained, tmp_path):

@@ -1,5 +1,5 @@
 """On-line variation of the user's sound: band limit, equaliser, coloured noise, level; and of its
-dMel bins: vocal-tract length.
+dMel bins: vocal-tract length, holes.
 
 The generator in reach decides everything, so a session sounds the same whenever the same epoch of
 the same seed is drawn again. Rooms and recorded noise belong to the corpus, whose splits own them.
@@ -18,9 +18,12 @@ SNR_DB = (15.0, 40.0)  # of the added noise, against the loudest tenth of the se
 NOISE_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE = 0.5, 0.3, 0.3  # of the sessions
 LOW_PASS_HZ = (3000.0, 7500.0)
 HIGH_PASS_HZ = (50.0, 300.0)
-EQUALISER_SHARE = 0.5  # of the sessions
+EQUALISER_SHARE = 0.7  # of the sessions
 EQUALISER_HZ, EQUALISER_DB, EQUALISER_PEAKS = (120.0, 5000.0), 9.0, 3
-MAX_WARP = 0.08  # of the logarithm of the channel's index
+MAX_WARP = 0.12  # of the logarithm of the channel's index
+MASK_SHARE = 0.5  # of the sessions
+MASK_FRAMES = 40  # a stretch that has one mask of channels and one of frames
+MASK_CHANNELS_OF, MASK_AT_MOST = 8, 2  # an eighth of the channels, and frames, at most
 QUIET_RMS = 0.02  # stands for the speech level of a session without speech
 
 
@@ -49,6 +52,23 @@ def warp(bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     share = (source - low).astype(np.float32)
     mixed = bins[:, low] * (1 - share) + bins[:, low + 1] * share
     return np.rint(mixed).astype(np.uint8)
+
+
+def mask(bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """dMel bins uint8 [T, C] with holes, as SpecAugment makes them (arXiv 1904.08779): in every two
+    seconds of a session some neighbouring channels, and for 0.1 s at most all of them, are at the
+    floor. Of one session in two; the others are returned as they are."""
+    if rng.random() >= MASK_SHARE:
+        return bins
+    out = bins.copy()
+    frames, channels = bins.shape
+    for start in range(0, frames, MASK_FRAMES):
+        width = int(rng.integers(channels // MASK_CHANNELS_OF + 1))
+        low = int(rng.integers(channels - width + 1))
+        out[start : start + MASK_FRAMES, low : low + width] = 0
+        first = start + int(rng.integers(MASK_FRAMES))
+        out[first : first + int(rng.integers(MASK_AT_MOST + 1))] = 0
+    return out
 
 
 def coloured_noise(num_samples: int, rng: np.random.Generator, slope: float) -> np.ndarray:

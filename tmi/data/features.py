@@ -22,7 +22,7 @@ import numpy as np
 
 from tmi import streams
 from tmi.config import Config
-from tmi.data.augment import augment, warp
+from tmi.data.augment import augment, mask, warp
 from tmi.data.batch import room
 from tmi.data.lateness import delay_replies
 from tmi.data.records import CorpusError, SessionRecord, model_sound
@@ -136,7 +136,7 @@ def _heard(
     wave = np.pad(wave, (0, max(0, count * lay.samples - len(wave))))[: count * lay.samples]
     bins = dmel.bins(wave)
     if rng is not None:
-        bins = warp(bins, rng)
+        bins = mask(warp(bins, rng), rng)
     return bins.reshape(count, lay.audio_positions * lay.audio_frames, lay.audio_mels)
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
 from tmi.mesh import constrain
+from tmi.microturn import layout
 from tmi.models.layers import (
     Param,
     RMSNorm,
@@ -139,18 +140,33 @@ class SpeechEmbed(nnx.Module):
 
 
 class Clock(nnx.Module):
-    """Tells a position the session's time: Fourier features of its micro-turn index."""
+    """Tells a position the session's time: Fourier features of its micro-turn index and, as on a
+    clock's face, decimal digits of the time at which its output will be heard.
+
+    Times are asked for in decimal words ("at second twenty four"): with digits a word matches a row
+    of a table, and few rows make all numbers. Digits begin at zero, as if there were none.
+    """
 
     def __init__(self, config: Config, key: Array):
         self.periods = fourier_periods(CLOCK_FREQUENCIES, config.model.time_max_microturns)
         self.weight = weight(
             key, config.model.width, 2 * CLOCK_FREQUENCIES, ("embed", None), scale=0.5
         )
+        self.layout = layout(config)
+        self.places = config.model.clock_digits
+        if self.places:
+            zeros = jnp.zeros((config.model.width, 10 * self.places), jnp.float32)
+            self.digits = Param(zeros, axes=("embed", None))
 
     def __call__(self, microturn: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        return dot(
-            jnp.concatenate(fourier_features(microturn, self.periods), axis=-1), self.weight[...]
-        )
+        waves = jnp.concatenate(fourier_features(microturn, self.periods), axis=-1)
+        x = dot(waves, self.weight[...])
+        if not self.places:
+            return x
+        tenths = self.layout.output_tenths(microturn)[..., None]
+        digit = tenths // 10 ** jnp.arange(self.places) % 10
+        one_hot = jax.nn.one_hot(digit, 10, dtype=jnp.float32)
+        return x + dot(one_hot.reshape(*microturn.shape, -1), self.digits[...])
 
 
 class TokenEmbed(nnx.Module):

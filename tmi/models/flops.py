@@ -43,7 +43,7 @@ def position_macs(config: Config, length: int) -> float:
         if m.position_bias != "token" and span.blocks:
             total += kv_heads * 2 * m.time_frequencies * d
     if m.clock_features:
-        total += d * 32
+        total += d * (32 + 10 * m.clock_digits)
     if m.hearing_layer:
         total += d * d + d * config.text.vocab_size
     return total + d * m.waiting_bins + d * config.text.vocab_size

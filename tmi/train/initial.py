@@ -29,6 +29,7 @@ from tmi.train.step import TrainState, state_of
 ADDED, TOWERS = ("flow", "speech", "clock", "streams", *TRAINING_ONLY), ("dmel", "video")
 # Theirs, beside those: added to the input of the transformer, or to the scores of attention.
 QUIET = ("tokens.stream", "clock.weight", "attention.time", "attention.time_key")
+BEGIN_AT_ZERO = ("clock.digits",)  # a model that gets them is at first what it was
 SECTIONS = ("model.", "flow.", "audio.", "video.", "text.", "speech.", "microturn.", "streams")
 
 
@@ -62,7 +63,8 @@ def from_workdir(config: Config, source: PathLike) -> tuple[dict[str, Array], li
     theirs, params, info = checkpoint.read(source)
     missing = {
         n for n in tree.names(config)
-        if n not in params and (n.split(".")[0] in TRAINING_ONLY or lora.is_lora(n))
+        if n not in params
+        and (n.split(".")[0] in TRAINING_ONLY or lora.is_lora(n) or n in BEGIN_AT_ZERO)
     }  # fmt: skip
     params = params | fresh(config, missing)
     _check(config, theirs, {n: tuple(x.shape) for n, x in params.items()}, source)

@@ -12,7 +12,8 @@ from tmi.config import Config, OptimizerConfig
 from tmi.models import lora
 
 ADAM_TABLES = (
-    "tokens.table", "tokens.stream", "unembed.table", "dmel.table", "clock.weight", "waiting.write",
+    "tokens.table", "tokens.stream", "unembed.table", "dmel.table", "clock.weight",
+    "clock.digits", "waiting.write",
 )  # fmt: skip
 
 
