@@ -270,7 +270,7 @@ def test_streaming_equals_one_shot(config, params, forward):
             chunk.stream, chunk.token, chunk.slot, turn, model.dmel(chunk.dmel),
             model.video(chunk.video), sensed=model.sense(chunk.sensed),
         )  # fmt: skip
-        return model.append(x, turn, chunk.count, cache)
+        return model.append(x, turn, chunk.count, cache)[:2]
 
     cache, hidden = init_state(config, 1).cache, []
     read = live(config, SessionReader(config, Bytes(), DMel(config.audio)), RECORD)  # pyright: ignore

@@ -139,6 +139,7 @@ class ModelConfig:
     expert_exchange: str = "padded"  # on a mesh with experts: 'padded' | 'ragged' | 'ring'
     experts: str = "reference"  # decode experts (tmi_kernels): 'reference' | 'pallas_tpu'
     scan_layers: bool = False  # equal layers share one compiled body, their weights stacked
+    numerics: str = "fast"  # 'invariant': bits depend on a session's history alone | 'fast'
     dtype: str = "float32"  # of activations and products; parameters are f32 in training
     lora_rank: int = 0  # of low-rank changes of attention and experts; 0: none
     lora_alpha: float = 16.0  # over the rank: what they are multiplied by

@@ -145,6 +145,7 @@ NAMES = {  # what a field of few values accepts
     "video.gelu": ("tanh", "erf"),
     "video.pixels": ("unit", "clip"),
     "model.position_bias": ("token", "microturn", "both"),
+    "model.numerics": ("invariant", "fast"),
     "model.dtype": ("float32", "bfloat16"),
     "model.grouped": ("tiles", "ragged_dot"),
     "model.expert_exchange": ("padded", "ragged", "ring"),

@@ -71,7 +71,7 @@ def test_cached_decoding_equals_the_full_forward(case, directory):
 
     @jax.jit
     def append(model, x, count, cache):
-        hidden, cache = model.append(x, jnp.zeros(x.shape[:2], jnp.int32), count, cache)
+        hidden, cache, _ = model.append(x, jnp.zeros(x.shape[:2], jnp.int32), count, cache)
         return model.unembed(hidden), cache
 
     x = forward.embed(model, {"input_ids": ids}, cases.IMAGE, cases.AUDIO)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from tmi import numerics
 from tmi.config import Config
 from tmi.decode import vocode
 from tmi.decode.sampling import sample_tokens
@@ -22,7 +23,7 @@ from tmi.media.audio import silent_mel
 from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, Stream, input_streams, layout
 from tmi.models import tree
 from tmi.models.cache import KVCache, init_cache, pad_rows, reset
-from tmi.models.transformer import spans
+from tmi.models.transformer import Taps, spans
 
 
 class StreamState(typing.NamedTuple):
@@ -32,6 +33,7 @@ class StreamState(typing.NamedTuple):
     microturn: Int[Array, " B"]
     vocoder: vocode.VocoderState
     speaking: Bool[Array, " B"]  # whether the micro-turn before spoke
+    seed: Int[Array, " B"]  # of all that a session draws
 
 
 class InputChunk(typing.NamedTuple):
@@ -47,6 +49,18 @@ class InputChunk(typing.NamedTuple):
     sensed: dict[str, Array]  # [B, MOST, *SHAPE] of each further stream
 
 
+class Record(typing.NamedTuple):
+    """What the sampler computed in a micro-turn of B sessions, as it ran: tmi/decode/replay.py
+    compares it with what the trainer computes. Of a session's N input positions `count` are valid,
+    then of its T tokens `num_tokens`, and its P patches if it spoke."""
+
+    read: Taps  # [B, N, ...] of the input
+    written: Taps  # [B, T, ...] of the tokens, as they were appended
+    spoken: Taps  # [B, P, ...] of the patches
+    logits: Float[Array, "B T V"]  # that each token was drawn from, biases included
+    flow: Float[Array, "B P steps+1 size"]  # from noise to patch
+
+
 class Output(typing.NamedTuple):
     """What B sessions wrote in one micro-turn. `tokens` hold the text and its END, `num_tokens` of
     them."""
@@ -55,6 +69,7 @@ class Output(typing.NamedTuple):
     num_tokens: Int[Array, " B"]
     spoke: Bool[Array, " B"]
     wave: Float[Array, "B samples"]
+    record: Record | None  # what replay needs, if it was asked for
 
 
 def max_chunk(config: Config) -> int:
@@ -67,6 +82,7 @@ def init_state(config: Config, slots: int) -> StreamState:
         microturn=jnp.zeros((slots,), jnp.int32),
         vocoder=vocode.init(config.speech, slots),
         speaking=jnp.zeros((slots,), bool),
+        seed=jnp.zeros((slots,), jnp.uint32),
     )
 
 
@@ -98,18 +114,43 @@ def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChun
     return InputChunk(stream, token, slot, count, dmel, video, sensed)  # pyright: ignore[reportArgumentType]
 
 
+def session_key(seed: Int[Array, ""], microturn: Int[Array, ""]) -> Array:
+    """The key of all that a session draws in a micro-turn, whatever its slot and neighbours."""
+    return jax.random.fold_in(jax.random.key(seed), microturn)
+
+
+def token_key(key: Array, n: int | Array) -> Array:
+    """The key of a micro-turn's n-th token."""
+    return jax.random.fold_in(key, n)
+
+
+def patch_noise(config: Config, key: Array, p: int) -> Float[Array, " size"]:
+    """The noise that a micro-turn's p-th patch is made of."""
+    lay = layout(config)
+    size = lay.speech_frames * lay.speech_mels
+    return jax.random.normal(jax.random.fold_in(key, lay.max_text_out + p), (size,))
+
+
+def biased(config: Config, logits, first: Array, speaking: Array):
+    """The logits of a session's token: decode's biases are on END, of a micro-turn's first."""
+    bias = jnp.where(speaking, config.decode.speaking_bias, config.decode.silent_bias)
+    return logits.at[..., EOM_ID].add(jnp.where(first, bias, 0.0))
+
+
+@numerics.by_config
 def microturn_step(
     config: Config, params: dict[str, Array], state: StreamState, chunk: InputChunk,
-    exec_mask: Bool[Array, " B"], reset_mask: Bool[Array, " B"], key: Array,
+    exec_mask: Bool[Array, " B"], reset_mask: Bool[Array, " B"], seed: Int[Array, " B"],
+    record: bool = False,
 ) -> tuple[StreamState, Output]:  # fmt: skip
     """Sessions of `exec_mask` live through a micro-turn; those of `reset_mask` start afresh before
-    it."""
+    it, with a `seed` of their own."""
     model = tree.build(config, params)
     lay = layout(config)
-    state = _reset(state, reset_mask)
+    state = _reset(state, reset_mask, seed)
     m = state.microturn
     b = m.shape[0]
-    keys = jax.random.split(key, lay.max_text_out + lay.speech_positions)
+    keys = jax.vmap(session_key)(state.seed, m)
 
     # Read: the whole slice in one pass.
     count = jnp.where(exec_mask, chunk.count, 0)
@@ -123,7 +164,7 @@ def microturn_step(
         model.video(chunk.video),
         sensed=model.sense(chunk.sensed),
     )
-    hidden, cache = model.append(x, microturn, count, state.cache)
+    hidden, cache, read = model.append(x, microturn, count, state.cache)
     h = jnp.take_along_axis(hidden, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
 
     # Write: a token a pass, each appended as it is written, until every session has written its
@@ -133,24 +174,31 @@ def microturn_step(
         x = model.embed(
             kind, token[:, None], jnp.zeros((b, 1), jnp.int32), m[:, None], speech=speech
         )
-        hidden, cache = model.append(x, m[:, None], count, cache)
-        return hidden[:, 0], cache
-
-    bias = jnp.where(state.speaking, config.decode.speaking_bias, config.decode.silent_bias)
+        hidden, cache, taps = model.append(x, m[:, None], count, cache)
+        return hidden[:, 0], cache, taps
 
     def write(carry):
-        n, cache, h, tokens, num_tokens, done = carry
-        logits = model.unembed(h)
-        logits = logits.at[:, EOM_ID].add(jnp.where(n == 0, bias, 0.0))
-        token = sample_tokens(logits, config.decode.temperature, keys[n])
-        new, cache = one(Stream.TEXT_OUT, token, jnp.where(done, 0, 1), cache)
+        n, cache, h, tokens, num_tokens, done, kept = carry
+        logits = biased(config, model.unembed(h), n == 0, state.speaking)
+        key = jax.vmap(lambda key: token_key(key, n))(keys)
+        token = sample_tokens(logits, config.decode.temperature, key)
+        new, cache, taps = one(Stream.TEXT_OUT, token, jnp.where(done, 0, 1), cache)
         h = jnp.where(done[:, None], h, new)
         tokens = tokens.at[:, n].set(jnp.where(done, 0, token))
         num_tokens = num_tokens + ~done
         done = done | (token == EOM_ID) | (token == SPEAK_ID)
-        return n + 1, cache, h, tokens, num_tokens, done
+        if record:
+            one_row = jax.tree.map(lambda x: x[:, 0], taps), logits
+            kept = jax.tree.map(lambda all_, x: all_.at[:, n].set(x), kept, one_row)
+        return n + 1, cache, h, tokens, num_tokens, done, kept
 
-    _, cache, h, tokens, num_tokens, _ = jax.lax.while_loop(
+    def room(x):
+        return jnp.zeros((b, lay.max_text_out, *x.shape[2:]), x.dtype)
+
+    kept = ()
+    if record:
+        kept = jax.tree.map(room, read), jnp.zeros((b, lay.max_text_out, config.text.vocab_size))
+    _, cache, h, tokens, num_tokens, _, kept = jax.lax.while_loop(
         lambda c: (c[0] < lay.max_text_out) & ~jnp.all(c[5]),
         write,
         (
@@ -160,6 +208,7 @@ def microturn_step(
             jnp.zeros((b, lay.max_text_out), jnp.int32),
             jnp.zeros((b,), jnp.int32),
             ~exec_mask,
+            kept,
         ),
     )
 
@@ -168,25 +217,37 @@ def microturn_step(
     size = lay.speech_frames * lay.speech_mels
 
     def speak(h, cache):
-        patches = []
+        patches, flows, spoken = [], [], []
         for p in range(lay.speech_positions):
-            patch = model.flow.sample(h, jax.random.normal(keys[lay.max_text_out + p], (b, size)))
-            patches.append(patch)
-            fed_back = model.speech(patch.reshape(b, 1, lay.speech_frames, lay.speech_mels))
-            h, cache = one(
+            noise = jax.vmap(lambda key, p=p: patch_noise(config, key, p))(keys)
+            flow = model.flow.sample(h, noise)
+            patches.append(flow[:, -1])
+            fed_back = model.speech(patches[-1].reshape(b, 1, lay.speech_frames, lay.speech_mels))
+            h, cache, taps = one(
                 Stream.AUDIO_OUT,
                 jnp.zeros((b,), jnp.int32),
                 spoke.astype(jnp.int32),
                 cache,
                 fed_back,
             )
-        return jnp.concatenate(patches, axis=1), cache
+            flows.append(flow)
+            spoken.append(taps)
+        extra = ()
+        if record:
+            both = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), *spoken)
+            extra = both, jnp.stack(flows, axis=1)
+        return jnp.concatenate(patches, axis=1), cache, extra
 
     def keep_quiet(h, cache):
-        return jnp.zeros((b, size * lay.speech_positions)), cache
+        extra = ()
+        if record:
+            p = lay.speech_positions
+            none = jax.tree.map(lambda x: jnp.zeros((b, p, *x.shape[2:]), x.dtype), read)
+            extra = none, jnp.zeros((b, p, config.flow.steps + 1, size))
+        return jnp.zeros((b, size * lay.speech_positions)), cache, extra
 
     utter = speak if config.speech.enabled else keep_quiet
-    mel, cache = jax.lax.cond(jnp.any(spoke), utter, keep_quiet, h, cache)
+    mel, cache, extra = jax.lax.cond(jnp.any(spoke), utter, keep_quiet, h, cache)
     mel = jnp.where(spoke[:, None], mel, silent_mel(config.speech)).reshape(b, -1, lay.speech_mels)
     vocoder, wave = vocode.step(config.speech, state.vocoder, mel)
     vocoder = jax.tree.map(
@@ -195,15 +256,19 @@ def microturn_step(
         state.vocoder,
     )
     speaking = jnp.where(exec_mask, spoke, state.speaking)
-    state = StreamState(cache, m + exec_mask, vocoder, speaking)
-    return state, Output(tokens, num_tokens, spoke, wave)
+    state = StreamState(cache, m + exec_mask, vocoder, speaking, state.seed)
+    recorded = Record(read, kept[0], extra[0], kept[1], extra[1]) if record else None
+    return state, Output(tokens, num_tokens, spoke, wave, recorded)
 
 
-def _reset(state: StreamState, reset_mask: Bool[Array, " B"]) -> StreamState:
+def _reset(
+    state: StreamState, reset_mask: Bool[Array, " B"], seed: Int[Array, " B"]
+) -> StreamState:
     def clear(x):
         return jnp.where(reset_mask.reshape(reset_mask.shape + (1,) * (x.ndim - 1)), 0, x)
 
     return StreamState(
         reset(state.cache, reset_mask), clear(state.microturn),
         jax.tree.map(clear, state.vocoder), state.speaking & ~reset_mask,
+        jnp.where(reset_mask, seed.astype(jnp.uint32), state.seed),
     )  # fmt: skip

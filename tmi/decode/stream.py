@@ -10,15 +10,18 @@ import dataclasses
 import functools
 import pathlib
 import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tmi import streams
+from tmi import numerics, streams
 from tmi.config import Config
 from tmi.data.records import SessionRecord
+from tmi.decode import recording
+from tmi.decode.recording import Recorder
 from tmi.decode.step import StreamState, init_state, input_chunk, microturn_step
 from tmi.evals.trace import Trace, TraceTurn
 from tmi.media import video
@@ -36,6 +39,7 @@ class MicroturnOutput:
     text: str
     spoke: bool
     wave: np.ndarray
+    record: dict[str, np.ndarray] | None = None  # of tmi/decode/replay.py
 
 
 class SessionReader:
@@ -80,27 +84,27 @@ class SessionReader:
 class Decoder:
     """A model with `slots` rows for live sessions."""
 
-    def __init__(self, config: Config, params: dict, slots: int = 1, seed: int | None = None):
+    def __init__(
+        self, config: Config, params: dict, slots: int = 1, seed: int | None = None,
+        record: bool = False,
+    ):  # fmt: skip
+        """With `record` the outputs of `step` hold what tmi/decode/replay.py needs."""
         self.config, self.slots = config, slots
         self.layout = layout(config)
         self.tokenizer = Tokenizer.load(config.text.tokenizer)
         self._dmel = DMel(config.audio)
         self._params = jax.device_put({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
-        self._key = jax.random.key(config.decode.seed if seed is None else seed)
+        self.seed = config.decode.seed if seed is None else seed
         self._state: StreamState = init_state(config, slots)
-        self._calls = 0
-        self._step = jax.jit(functools.partial(self._keyed_step, config), donate_argnums=1)
+        step = functools.partial(microturn_step, config, record=record)
+        self._step = numerics.jit(config.model.numerics, step, donate_argnums=1)
         self._warm_up()
 
-    @staticmethod
-    def _keyed_step(config, params, state, chunk, exec_mask, reset_mask, key, n):
-        return microturn_step(
-            config, params, state, chunk, exec_mask, reset_mask, jax.random.fold_in(key, n)
-        )
-
     @classmethod
-    def load(cls, workdir: str | pathlib.Path, slots: int = 1, **overrides) -> Decoder:
-        """From a training workdir or a shipped checkpoint."""
+    def load(
+        cls, workdir: str | pathlib.Path, slots: int = 1, record: bool = False, **overrides
+    ) -> Decoder:
+        """From a training workdir or a shipped checkpoint; `overrides` of config.decode."""
         from tmi.train.checkpoint import restore_params
 
         config, params = tree.layer_by_layer(*restore_params(workdir))
@@ -108,7 +112,7 @@ class Decoder:
             config = dataclasses.replace(
                 config, decode=dataclasses.replace(config.decode, **overrides)
             )
-        return cls(config, params, slots)
+        return cls(config, params, slots, record=record)
 
     def reader(self) -> SessionReader:
         return SessionReader(self.config, self.tokenizer, self._dmel)
@@ -116,7 +120,6 @@ class Decoder:
     def _warm_up(self) -> None:
         """Compiles the one call, on nobody's behalf."""
         self.step([None] * self.slots)
-        self._calls = 0
 
     def num_positions(self) -> list[int]:
         """Positions of each slot's session so far."""
@@ -126,12 +129,14 @@ class Decoder:
         return self._step._cache_size()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
     def step(
-        self, inputs: Sequence[Microturn | None], fresh: Sequence[bool] | None = None
-    ) -> list[MicroturnOutput | None]:
-        """One micro-turn of every slot whose input is not None; `fresh` slots start a new session.
-        One dispatch."""
+        self, inputs: Sequence[Microturn | None], fresh: Sequence[bool] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list[MicroturnOutput | None]:  # fmt: skip
+        """One micro-turn of every slot whose input is not None; `fresh` slots start a new session,
+        with `seeds` of their own (by default the decoder's). One dispatch."""
         if len(inputs) != self.slots:
             raise ValueError(f"{len(inputs)} inputs for {self.slots} slots")
+        seed = np.array([self.seed] * self.slots if seeds is None else seeds, np.uint32)
         exec_mask = np.array([x is not None for x in inputs])
         reset_mask = np.zeros(self.slots, bool) if fresh is None else np.array(fresh, bool)
         chunk = input_chunk(self.config, list(inputs))
@@ -141,18 +146,21 @@ class Decoder:
             chunk,
             exec_mask,
             reset_mask,
-            self._key,
-            np.int32(self._calls),
+            seed,
         )
-        self._calls += 1
-        tokens, num_tokens, spoke, wave = jax.device_get(out)
+        tokens, num_tokens, spoke, wave, record = jax.device_get(out)
         result: list[MicroturnOutput | None] = []
         for i in range(self.slots):
             if not exec_mask[i]:
                 result.append(None)
                 continue
             ids = [int(t) for t in tokens[i, : num_tokens[i]] if t not in (EOM_ID, SPEAK_ID)]
-            result.append(MicroturnOutput(self.tokenizer.decode(ids), bool(spoke[i]), wave[i]))
+            text = self.tokenizer.decode(ids)
+            kept = None
+            if record is not None:
+                written = tokens[i, : num_tokens[i]]
+                kept = recording.of_slot(record, i, int(chunk.count[i]), written, bool(spoke[i]))
+            result.append(MicroturnOutput(text, bool(spoke[i]), wave[i], kept))
         return result
 
     def run(
@@ -161,10 +169,12 @@ class Decoder:
         progress: Callable[[Trace], None] | None = None,
         system: str = "model",
         real_time: bool = False,
+        recorded: Callable[[str, Recorder], None] | None = None,
     ) -> list[Trace]:
         """Streams sessions chunk by chunk, as many at a time as there are slots; traces in order.
 
         With `real_time` a chunk is handed over when the wall clock says that it has been spoken.
+        `recorded` gets each session's id and bits, if this decoder records.
         """
         begun, calls = time.perf_counter(), 0
         queue = list(enumerate(sessions))[::-1]
@@ -177,11 +187,12 @@ class Decoder:
                     running[i] = _Running(*queue.pop(), self)
                     fresh[i] = True
             inputs = [None if r is None else r.read() for r in running]
+            seeds = [0 if r is None else r.seed for r in running]
             calls += 1
             if real_time:
                 time.sleep(max(0.0, begun + calls * self.layout.seconds - time.perf_counter()))
             start = time.perf_counter()
-            outputs = self.step(inputs, fresh)
+            outputs = self.step(inputs, fresh, seeds)
             wall_ms = (time.perf_counter() - start) * 1e3
             for i, (r, mt, out) in enumerate(zip(running, inputs, outputs, strict=True)):
                 if r is None or mt is None or out is None:
@@ -190,6 +201,8 @@ class Decoder:
                 if r.finished:
                     done[r.order] = r.trace(system)
                     running[i] = None
+                    if recorded:
+                        recorded(r.record.id, r.recorder)
                     if progress:
                         progress(done[r.order])
         return [done[i] for i in sorted(done)]
@@ -201,6 +214,8 @@ class _Running:
     def __init__(self, order: int, record: SessionRecord, decoder: Decoder):
         self.order, self.record = order, record
         self.lay, self.tokenizer = decoder.layout, decoder.tokenizer
+        self.seed = (decoder.seed + zlib.crc32(record.id.encode())) % 2**32  # whatever its slot
+        self.recorder = Recorder(decoder.config, self.seed)
         self.reader = decoder.reader()
         self.audio = from_int16(record.user_audio)
         self.total = self.lay.num_microturns(record.duration_s)
@@ -229,6 +244,8 @@ class _Running:
             TraceTurn(len(self.turns), text_in, mt.video is not None, out.text, out.spoke, wall_ms)
         )
         self.waves.append(out.wave)
+        if out.record is not None:
+            self.recorder.add(mt, out.record)
 
     def trace(self, system: str) -> Trace:
         # Nothing can be heard before the first output interval.

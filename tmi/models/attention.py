@@ -21,14 +21,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from tmi import numerics
 from tmi.config import ModelConfig
 from tmi.mesh import constrain
 from tmi.models import lora
 from tmi.models.layers import (
+    COLUMNS,
     Param,
     RMSNorm,
     ShortConv,
     contract,
+    contract_in_blocks,
     dot,
     dots,
     fourier_features,
@@ -169,7 +172,9 @@ class Attention(nnx.Module):
                 """The two features of each head, computed on whole rows: see time_phase."""
                 cos, sin = (jnp.tile(x, heads) for x in phase)
                 a_, b_ = y[name + " a"], sign * y[name + " b"]
-                rows = jax.lax.optimization_barrier((a_ * cos + b_ * sin, a_ * sin - b_ * cos))
+                none = numerics.zero(position)[..., None]
+                rows = none + a_ * cos + b_ * sin, none + a_ * sin - b_ * cos
+                rows = jax.lax.optimization_barrier(rows)
                 return [r.reshape(b, s, heads, c.time_frequencies) for r in rows]
 
             def along(heads):
@@ -303,13 +308,14 @@ def attend_rows(q, k, v, rel, hidden, span: Span):
     if is_near(span, s):
         return _attend_near(q, k, v, rel, hidden[0], span, NEAR_BLOCK)
     if in_loop(s):
-        return _attend_in_loop(q, k, v, rel, hidden[0], loop_reach(span, s))
+        return _attend_in_loop(q, k, v, rel, hidden[0], loop_reach(span, s), span.kv_block)
     out = []
     for (low, start, end), mask in zip(far_blocks(span, s), hidden, strict=True):
         bias = None if rel is None else toeplitz(rel[:, :, start:end], start - low)
         out.append(
             attend(
-                q[:, :, start:end], k[:, :, low:end], v[:, :, low:end].swapaxes(2, 3), bias, mask
+                q[:, :, start:end], k[:, :, low:end], v[:, :, low:end].swapaxes(2, 3), bias, mask,
+                span.kv_block,
             )
         )
     return jnp.concatenate(out, axis=2)
@@ -339,11 +345,11 @@ def _attend_near(q, k, v, rel, mask, span: Span, block: int):
     keys = _with_history(blocks(k), n, steps, 2, 0)
     values = _with_history(blocks(v).swapaxes(2, 3), n, steps, 3, 0)
     bias = None if rel is None else toeplitz(blocks(rel), steps * block)
-    o = attend(blocks(q), keys, values, bias, mask)
+    o = attend(blocks(q), keys, values, bias, mask, span.kv_block)
     return o.reshape(b, n, h, block, -1).swapaxes(1, 2).reshape(b, h, s, -1)
 
 
-def _attend_in_loop(q, k, v, rel, masks: Float[Array, "n B Q T"], back: int):
+def _attend_in_loop(q, k, v, rel, masks: Float[Array, "n B Q T"], back: int, kv_block: int):
     """Blocks one after the other; each keeps nothing but its inputs for the backward pass."""
     n, size = masks.shape[0], back + FAR_BLOCK
     keys = jnp.pad(k, ((0, 0), (0, 0), (back, 0), (0, 0)))
@@ -360,7 +366,7 @@ def _attend_in_loop(q, k, v, rel, masks: Float[Array, "n B Q T"], back: int):
         near = jax.lax.dynamic_slice_in_dim(keys, at, size, axis=2)
         values_near = jax.lax.dynamic_slice_in_dim(values, at, size, axis=3)
         bias = None if rel is None else toeplitz(rel, back)
-        return attend(q, near, values_near, bias, mask)
+        return attend(q, near, values_near, bias, mask, kv_block)
 
     rel = None if rel is None else blocks(rel)
     o = jax.lax.map(one, (jnp.arange(n), blocks(q), masks, rel))
@@ -369,23 +375,78 @@ def _attend_in_loop(q, k, v, rel, masks: Float[Array, "n B Q T"], back: int):
 
 def attend(
     q: Float[Array, "B H Q E"], k: Float[Array, "B K T E"], v_t: Float[Array, "B K d T"],
-    bias: Float[Array, "B H Q T"] | None, hidden: Float[Array, "B Q T"],
+    bias: Float[Array, "B H Q T"] | None, hidden: Float[Array, "B Q T"], block: int,
 ) -> Float[Array, "B H Q d"]:  # fmt: skip
     """Softmax attention of grouped queries; v is stored transposed. `hidden` is 0 or MASKED; rows
-    that see nothing give zeros."""
+    that see nothing give zeros. `block`: the positions after which sums begin anew, from the
+    session's beginning, where numerics are invariant."""
+    p = weights_of(q, k, bias, hidden)
+    if numerics.invariant():
+        o, total = apart(contract_in_blocks(p.astype(v_t.dtype), with_ones(v_t), block), v_t.shape[2])
+    else:
+        total = jnp.sum(p, axis=-1, keepdims=True)
+        o = contract(p.astype(v_t.dtype), v_t)
+    return shared_out(o, total, q.shape[1])
+
+
+def weights_of(q, k, bias, hidden) -> Float[Array, "B K gQ T"]:
+    """exp(score - greatest score), the queries of a key's group one after the other: 0 where
+    hidden, whatever the row."""
     b, h, n, e = q.shape
     kv = k.shape[1]
-    g = h // kv
-    scores = contract(q.reshape(b, kv, g * n, e), k)
-    scores = scores.reshape(b, kv, g, n, -1)
+    scores = contract(q.reshape(b, kv, h // kv * n, e), k).reshape(b, kv, h // kv, n, -1)
     if bias is not None:
-        scores = scores + bias.reshape(b, kv, g, n, -1)
+        scores = scores + bias.reshape(scores.shape)
     scores = scores + hidden[:, None, None]
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
-    p = jnp.exp(scores - jnp.maximum(top, MASKED / 2))  # 0 where hidden, whatever the row
-    total = jnp.sum(p, axis=-1)
-    o = contract(p.reshape(b, kv, g * n, -1).astype(v_t.dtype), v_t).reshape(b, h, n, -1)
-    return o / jnp.maximum(total, 0.5).reshape(b, h, n, 1)  # 1 at least, or 0
+    p = jnp.exp(scores - jnp.maximum(top, MASKED / 2))
+    return p.reshape(b, kv, h // kv * n, -1)
+
+
+def with_ones(v_t: Float[Array, "*b d T"]) -> Float[Array, "*b n T"]:
+    """Values, a row of ones, and zeros to whole tiles: their product with weights holds the sum of
+    the weights too."""
+    *b, d, t = v_t.shape
+    rest = jnp.zeros((*b, value_rows(d) - d, t), v_t.dtype).at[..., 0, :].set(1)
+    return jnp.concatenate([v_t, rest], axis=-2)
+
+
+def value_rows(d: int) -> int:
+    return -(-(d + 1) // COLUMNS) * COLUMNS
+
+
+def apart(o: Float[Array, "*b n"], d: int) -> tuple[Float[Array, "*b d"], Float[Array, "*b 1"]]:
+    """Weighted values and the sum of the weights, of a product with `with_ones`."""
+    return o[..., :d], o[..., d : d + 1]
+
+
+def shared_out(o: Float[Array, "B K gQ d"], total: Float[Array, "B K gQ 1"], heads: int):
+    """Sums of weighted values over those of the weights, by heads [B, H, Q, d]."""
+    y = o / jnp.maximum(total, 0.5)  # 1 at least, or 0
+    return y.reshape(o.shape[0], heads, -1, o.shape[-1])
+
+
+def attend_ring(
+    q: Float[Array, "B H Q E"], k: Float[Array, "B K T E"], v: Float[Array, "B K N R T/N"],
+    bias: Float[Array, "B H Q T"] | None, hidden: Float[Array, "B Q T"],
+    position: Int[Array, "B Q"], dim: int,
+) -> Float[Array, "B H Q d"]:  # fmt: skip
+    """`attend` over a ring of N blocks, in which position p is at p % T, the bits those of
+    `attend`: each block's product by itself, added in the order of a query's own past. The values
+    are of width `dim`, in blocks `with_ones`."""
+    b, h, n, _ = q.shape
+    kv, blocks, block = v.shape[1], v.shape[2], v.shape[4]
+    p = weights_of(q, k, bias, hidden).astype(v.dtype)
+    p = p.reshape(b, kv, -1, blocks, block).swapaxes(2, 3)
+    parts = contract(p, v).reshape(b, kv, blocks, h // kv, n, -1)
+    # A query's own block is its newest; the one after it in the ring is its oldest.
+    oldest = ((position // block + 1) % blocks)[:, None, None, :, None]
+    o = jnp.zeros_like(parts[:, :, 0])
+    for lap in (lambda j: j >= oldest, lambda j: j < oldest):
+        for j in range(blocks):
+            o = o + jnp.where(lap(j), parts[:, :, j], 0.0)
+    o = o.reshape(b, kv, h // kv * n, -1)
+    return shared_out(*apart(o, dim), h)
 
 
 def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T"]:

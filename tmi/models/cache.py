@@ -15,17 +15,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from tmi.config import Config
-from tmi.models.attention import heads_of, key_dim
+from tmi.models.attention import heads_of, key_dim, with_ones
 
 ROW_TILE = 16  # a call's positions are padded to a multiple of this
 
 
 class LayerCache(typing.NamedTuple):
     """k [B,K,T,key_dim], v [B,K,d,T] (transposed), and the inputs before the next position of the
-    four convolutions."""
+    four convolutions. Where numerics are invariant v is in blocks, [B,K,N,R,T/N], each `with_ones`
+    (see attend_ring)."""
 
     k: Float[Array, "B K T E"]
-    v: Float[Array, "B K d T"]
+    v: Float[Array, "B K d T"] | Float[Array, "B K N R T/N"]
     k_conv: Float[Array, "B W Dk"]
     v_conv: Float[Array, "B W Dk"]
     attention_conv: Float[Array, "B W D"]
@@ -43,9 +44,13 @@ def pad_rows(n: int) -> int:
     return -(-n // ROW_TILE) * ROW_TILE
 
 
-def capacity(span, chunk: int) -> int:
-    """Ring slots of a layer whose calls append at most `chunk` positions."""
-    return pad_rows(span.reach + 1 + pad_rows(chunk))
+def capacity(span, chunk: int, numerics: str = "fast") -> int:
+    """Ring slots of a layer whose calls append at most `chunk` positions. In whole blocks, where
+    those count: then no query sees both what is new and what is old of one."""
+    if numerics == "fast":
+        return pad_rows(span.reach + 1 + pad_rows(chunk))
+    block = span.kv_block
+    return -(-(span.reach + max(block, pad_rows(chunk))) // block) * block
 
 
 def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
@@ -56,11 +61,15 @@ def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
         return jnp.zeros((slots, *shape), dtype)
 
     def layer(span):
-        t, w = capacity(span, chunk), m.conv_width - 1
+        t, w = capacity(span, chunk, m.numerics), m.conv_width - 1
         _, n, hd = heads_of(m, span)
+        if m.numerics == "fast":
+            v = zeros(n, hd, t, dtype=m.dtype)
+        else:
+            v = with_ones(zeros(n, t // span.kv_block, hd, span.kv_block, dtype=m.dtype))
         return LayerCache(
             k=zeros(n, t, key_dim(m, span), dtype=m.dtype),
-            v=zeros(n, hd, t, dtype=m.dtype),
+            v=v,
             k_conv=zeros(w, n * hd),
             v_conv=zeros(w, n * hd),
             attention_conv=zeros(w, m.width),
@@ -96,10 +105,18 @@ def append_kv(
     v: Float[Array, "B K N d"],
     slots: Int[Array, "B N"],
 ):
-    """Writes N rows at their ring slots; returns keys [B,K,T,E] and values [B,K,d,T]."""
+    """Writes N rows at their ring slots; returns the cache's keys and values.
+
+    What is not finite is written as zero: it would reach who comes after it in the slot."""
+    k, v = (jnp.where(jnp.isfinite(x), x, 0) for x in (k, v))
 
     def one(ck, cv, k, v, at):
-        return ck.at[:, at].set(k), cv.at[:, :, at].set(v.swapaxes(1, 2))
+        ck = ck.at[:, at].set(k)
+        if cv.ndim == 3:
+            return ck, cv.at[:, :, at].set(v.swapaxes(1, 2))
+        block, dim = cv.shape[-1], v.shape[-1]
+        # Indices apart from each other come first in what is set: [N, K, d].
+        return ck, cv.at[:, at // block, :dim, at % block].set(v.swapaxes(0, 1))
 
     return jax.vmap(one)(cache.k, cache.v, k, v, slots)
 
@@ -107,14 +124,14 @@ def append_kv(
 def reset(cache: KVCache, reset_mask: Array) -> KVCache:
     """Starts the sessions of `reset_mask` [B] afresh. Keys and values need no clearing: their
     positions say empty."""
-    keep = 1.0 - reset_mask.astype(jnp.float32)[:, None, None]
+    fresh = reset_mask[:, None, None]
 
     def layer(c: LayerCache) -> LayerCache:
         return c._replace(
-            k_conv=c.k_conv * keep,
-            v_conv=c.v_conv * keep,
-            attention_conv=c.attention_conv * keep,
-            mlp_conv=c.mlp_conv * keep,
+            k_conv=jnp.where(fresh, 0, c.k_conv),
+            v_conv=jnp.where(fresh, 0, c.v_conv),
+            attention_conv=jnp.where(fresh, 0, c.attention_conv),
+            mlp_conv=jnp.where(fresh, 0, c.mlp_conv),
         )
 
     return KVCache(jnp.where(reset_mask, 0, cache.length), tuple(layer(c) for c in cache.layers))

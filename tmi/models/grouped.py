@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from tmi import numerics
 from tmi.models.layers import contract
 
 TILE = 128  # rows of one expert that are multiplied together
@@ -48,7 +49,17 @@ def tiled(
     h = jax.nn.silu(contract(xs, tile_weights(gate, pick, expert_of_tile)))
     h = h * contract(xs, tile_weights(up, pick, expert_of_tile))
     ys = contract(h, tile_weights(down, pick, expert_of_tile)).reshape(tiles * TILE, -1)
-    return jnp.sum(collect(ys, source, dest.reshape(rows, n)) * weights[..., None], axis=1)
+    return weighted(collect(ys, source, dest.reshape(rows, n)), index, weights)
+
+
+def weighted(
+    ys: Float[Array, "T N D"], index: Int[Array, "T N"], weights: Float[Array, "T N"]
+) -> Float[Array, "T D"]:
+    """The sum of a row's experts, added in their order."""
+    y = numerics.zero(index[:, :1])
+    for n in range(ys.shape[1]):
+        y = y + weights[:, n, None] * ys[:, n]
+    return y
 
 
 def ragged(

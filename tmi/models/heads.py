@@ -127,11 +127,14 @@ class FlowHead(nnx.Module):
         error = (clean - x) / (1 - t)[..., None]  # = predicted velocity - (x - noise)
         return jnp.mean(error * error, axis=(0, 3))
 
-    def sample(self, h: Float[Array, "B D"], noise: Float[Array, "B N"]) -> Float[Array, "B N"]:
-        """Euler steps from noise at t = 0 to a patch at t = 1."""
+    def sample(
+        self, h: Float[Array, "B D"], noise: Float[Array, "B N"]
+    ) -> Float[Array, "B steps+1 N"]:
+        """Euler steps from noise at t = 0 to a patch at t = 1, and all between."""
         n = self.config.steps
-        x = noise * self.config.temperature
+        xs = [noise * self.config.temperature]
         for i in range(n):
+            x = xs[-1]
             t = jnp.full(x.shape[:1], i / n)
-            x = x + (self.clean(x, t, h) - x) / (n - i)  # dt / (1 - t) = 1 / (n - i)
-        return x
+            xs.append(x + (self.clean(x, t, h) - x) / (n - i))  # dt / (1 - t) = 1 / (n - i)
+        return jnp.stack(xs, axis=1)

@@ -19,7 +19,7 @@ from tmi.models.attention import time_phase
 from tmi.models.cache import KVCache, ring_positions, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
 from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
-from tmi.models.transformer import Transformer, TransformerOutput
+from tmi.models.transformer import Taps, Transformer, TransformerOutput, taps_of
 
 # Modules that only a loss reads: decoding has no use for them, and a leg may add them anew.
 TRAINING_ONLY = ("hearing", "waiting")
@@ -102,14 +102,14 @@ class InteractionModel(nnx.Module):
         microturn: Int[Array, "B N"],
         count: Int[Array, " B"],
         cache: KVCache,
-    ) -> tuple[Float[Array, "B N D"], KVCache]:
+    ) -> tuple[Float[Array, "B N D"], KVCache, Taps]:
         """Appends `count` [B] of the N embedded positions to each session; rows beyond are
         padding."""
         n = x.shape[1]
         x = x.astype(self.transformer.config.dtype)
         position = cache.length[:, None] + jnp.arange(n, dtype=jnp.int32)
         phase = time_phase(self.transformer.config, microturn)
-        layers = []
+        layers, states, choices = [], [], []
         rings: dict[int, tuple[Array, Array]] = {}
         for block, layer in zip(self.transformer.layers, cache.layers, strict=True):
             size = layer.k.shape[2]
@@ -119,9 +119,12 @@ class InteractionModel(nnx.Module):
                     ring_positions(cache.length, count, n, size),
                 )
             block = lora.merge(block, self.transformer.config)
-            x, layer = block.append(x, position, phase, count, *rings[size], layer)
+            x, layer, chosen = block.append(x, position, phase, count, *rings[size], layer)
             layers.append(layer)
-        return self.transformer.final_norm(x), KVCache(cache.length + count, tuple(layers))
+            states.append(x)
+            choices.append(chosen)
+        cache = KVCache(cache.length + count, tuple(layers))
+        return self.transformer.final_norm(x), cache, taps_of(states, choices)
 
 
 def num_parameters(model) -> int:

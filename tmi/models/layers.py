@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from tmi import numerics
+
 
 class Param(nnx.Param):
     """A trained parameter; `axes` are the logical axes that tmi/sharding.py maps to the mesh."""
@@ -44,9 +46,32 @@ def in_dtype(module, dtype: str, but: str = ""):
     )
 
 
+# Where numerics are invariant: both sides of a product come in whole tiles, and what is contracted
+# in blocks that XLA's CPU kernels add up in one go, whatever the rows (docs/LOG.md).
+ROWS, COLUMNS, CONTRACTED = 4, 16, 256
+
+
 def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]:
     """x w^T, both contracted on their last axis, in the dtype of the weights."""
-    return _dot(x.astype(w.dtype), w)
+    x = x.astype(w.dtype)
+    if not numerics.invariant():
+        return _dot(x, w)
+    flat = x.reshape(-1, x.shape[-1])
+    y = _dot_in_blocks(whole_tiles(flat, ROWS), whole_tiles(w, COLUMNS))
+    return y[: flat.shape[0], : w.shape[0]].reshape(*x.shape[:-1], w.shape[0])
+
+
+def whole_tiles(x: Float[Array, "*b r i"], tile: int) -> Float[Array, "*b t i"]:
+    """Rows, and as many of zeros as make whole tiles."""
+    more = -x.shape[-2] % tile
+    if not more:
+        return x
+    # Held in memory: XLA would multiply what is not zero by itself.
+    return jax.lax.optimization_barrier(jnp.pad(x, (*((0, 0),) * (x.ndim - 2), (0, more), (0, 0))))
+
+
+def blocks_of(size: int, block: int = CONTRACTED) -> list[slice]:
+    return [slice(start, start + block) for start in range(0, size, block)]
 
 
 @jax.custom_vjp
@@ -67,6 +92,15 @@ def _dot_bwd(saved, g):
 _dot.defvjp(_dot_fwd, _dot_bwd)
 
 
+@jax.custom_vjp
+def _dot_in_blocks(x, w):
+    parts = [_dot(x[:, part], w[:, part]) for part in blocks_of(x.shape[1])]
+    return functools.reduce(jnp.add, parts)
+
+
+_dot_in_blocks.defvjp(lambda x, w: (_dot_in_blocks(x, w), (x, w)), _dot_bwd)
+
+
 def transposed_product(x: Float[Array, "*n r i"], g: Float[Array, "*n r o"]):
     """g^T x [*n, o, i]. On CPU XLA makes a transposed copy of such a product's first operand, in
     the midst of whatever computes it: slow, so that is the smaller one, and it is computed before.
@@ -81,9 +115,15 @@ def transposed_product(x: Float[Array, "*n r i"], g: Float[Array, "*n r o"]):
     return jax.lax.optimization_barrier(y).swapaxes(n, n + 1)
 
 
-@jax.custom_vjp
 def contract(x: Float[Array, "*n r i"], y: Float[Array, "*n t i"]) -> Float[Array, "*n r t"]:
     """x y^T of each pair of matrices, both contracted on their last axis; f32 whatever they are."""
+    if not numerics.invariant():
+        return _contract(x, y)
+    return contract_in_blocks(x, y, CONTRACTED)
+
+
+@jax.custom_vjp
+def _contract(x, y):
     n = x.ndim - 2
     batch = tuple(range(n))
     dims = (((n + 1,), (n + 1,)), (batch, batch))
@@ -91,7 +131,7 @@ def contract(x: Float[Array, "*n r i"], y: Float[Array, "*n t i"]) -> Float[Arra
 
 
 def _contract_fwd(x, y):
-    return contract(x, y), (x, y)
+    return _contract(x, y), (x, y)
 
 
 def _contract_bwd(saved, g):
@@ -103,7 +143,33 @@ def _contract_bwd(saved, g):
     return dx, transposed_product(x, g)
 
 
-contract.defvjp(_contract_fwd, _contract_bwd)
+_contract.defvjp(_contract_fwd, _contract_bwd)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def contract_in_blocks(
+    x: Float[Array, "*n r T"], y: Float[Array, "*n t T"], block: int
+) -> Float[Array, "*n r t"]:
+    """As `contract`, T in blocks whose products are added in order: a block of zeros changes no
+    bit, wherever it stands."""
+    rows, columns = x.shape[-2], y.shape[-2]
+    x, y = whole_tiles(x, ROWS), whole_tiles(y, COLUMNS)
+    parts = [_contract(x[..., part], y[..., part]) for part in blocks_of(x.shape[-1], block)]
+    total = parts[0]
+    if len(parts) > 1:
+        total = functools.reduce(jnp.add, parts, jnp.zeros_like(total))
+    return total[..., :rows, :columns]
+
+
+def _in_blocks_fwd(x, y, block):
+    return contract_in_blocks(x, y, block), (x, y)
+
+
+def _in_blocks_bwd(block, saved, g):
+    return _contract_bwd(saved, g)
+
+
+contract_in_blocks.defvjp(_in_blocks_fwd, _in_blocks_bwd)
 
 
 def dots(x: Float[Array, "*b i"], *ws: Float[Array, "_ i"]) -> tuple[Array, ...]:
@@ -137,8 +203,56 @@ def rms_norm(
     x: Float[Array, "*b d"], gain: Float[Array, " d"] | None = None, eps: float = 1e-6
 ) -> Float[Array, "*b d"]:
     x = x.astype(jnp.float32)
-    y = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
+    mean = _mean_square(x, eps) if numerics.invariant() else None
+    if mean is None:
+        mean = jnp.mean(x * x, axis=-1, keepdims=True) + eps
+    y = x * jax.lax.rsqrt(mean)
     return y if gain is None else y * gain
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _mean_square(x: Float[Array, "*b d"], eps: float) -> Float[Array, "*b 1"]:
+    """The mean of squares, plus eps, in an order that is written out. It begins with eps: of two
+    products that are added, a compiler may round either one first."""
+    return _in_lanes(lambda total, x: total + x * x, x, eps * x.shape[-1]) / x.shape[-1]
+
+
+_mean_square.defvjp(
+    lambda x, eps: (_mean_square(x, eps), x), lambda eps, x, g: (x * (2 / x.shape[-1]) * g,)
+)
+
+
+def row_sum(x: Float[Array, "*b d"]) -> Float[Array, "*b 1"]:
+    """The sum over the last axis. XLA's own has an order that depends on the number of rows: where
+    numerics are invariant it is written out."""
+    return _row_sum(x) if numerics.invariant() else jnp.sum(x, axis=-1, keepdims=True)
+
+
+@jax.custom_vjp
+def _row_sum(x):
+    return _in_lanes(lambda total, x: total + x, x, 0.0)
+
+
+_row_sum.defvjp(
+    lambda x: (_row_sum(x), jnp.zeros((x.shape[-1], 0), x.dtype)),
+    lambda saved, g: (jnp.broadcast_to(g, (*g.shape[:-1], saved.shape[0])),),
+)
+
+
+def _in_lanes(add, x: Float[Array, "*b d"], begin: float) -> Float[Array, "*b 1"]:
+    """Folds the last axis with `add`, some lanes at a time, and sums these in halves. The lanes
+    together begin with `begin`."""
+    d = x.shape[-1]
+    lanes = 1
+    while d % (2 * lanes) == 0 and lanes < max(16, d // 16):
+        lanes *= 2
+    total = jnp.float32(begin / lanes)
+    for start in range(0, d, lanes):
+        total = add(total, x[..., start : start + lanes])
+    while lanes > 1:
+        lanes //= 2
+        total = total[..., :lanes] + total[..., lanes:]
+    return total
 
 
 class RMSNorm(nnx.Module):

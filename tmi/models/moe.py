@@ -14,10 +14,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tmi import mesh
+from tmi import mesh, numerics
 from tmi.config import ModelConfig
 from tmi.models import exchange, lora
-from tmi.models.layers import Balance, Param, dot, swiglu, weight
+from tmi.models.grouped import weighted
+from tmi.models.layers import Balance, Param, contract, dot, row_sum, swiglu, weight
 from tmi_kernels.expert_gemv import expert_gemv
 
 FEW_ROWS = 64
@@ -59,6 +60,7 @@ class MoE(nnx.Module):
         logits = dot(x.astype(jnp.float32), self.router[...])
         scores = jax.nn.sigmoid(logits[:, : c.num_experts])
         chosen = highest(jax.lax.stop_gradient(scores + self.balance[...]), c.num_experts_per_token)
+        chosen = jnp.sort(chosen, axis=1)  # a row's sum runs over its experts in this order
         shared = jnp.broadcast_to(
             c.num_experts + jnp.arange(c.num_shared_experts, dtype=chosen.dtype),
             (x.shape[0], c.num_shared_experts),
@@ -68,12 +70,13 @@ class MoE(nnx.Module):
             index, logits.shape[1], dtype=jnp.float32
         )  # a gather's gradient would scatter
         picked = jnp.sum(one_hot * jax.nn.log_sigmoid(logits)[:, None], axis=-1)
-        return index, jax.nn.softmax(picked, axis=-1) * (c.route_scale * self.scale[...])
+        e = jnp.exp(picked - jax.lax.stop_gradient(jnp.max(picked, axis=-1, keepdims=True)))
+        return index, e / row_sum(e) * (c.route_scale * self.scale[...])
 
     def __call__(
         self, x: Float[Array, "T D"], valid: Array | None = None
-    ) -> tuple[Float[Array, "T D"], Float[Array, " E"]]:
-        """Output, and how many valid rows chose each routed expert."""
+    ) -> tuple[Float[Array, "T D"], Float[Array, " E"], Int[Array, "T N"]]:
+        """Output, how many valid rows chose each routed expert, and which a row chose."""
         n = self.c.num_experts_per_token
         index, weights = self.route(x)
         count = jax.nn.one_hot(index[:, :n], self.c.num_experts, dtype=jnp.float32)
@@ -83,7 +86,7 @@ class MoE(nnx.Module):
         for e in range(self.c.num_shared_experts):
             bank = (self.shared_gate[e], self.shared_up[e], self.shared_down[e])
             y = y + weights[:, n + e, None] * swiglu(x, *bank)
-        return y, jnp.sum(count, axis=(0, 1))
+        return y, jnp.sum(count, axis=(0, 1)), index[:, :n]
 
     def routed(self, x, index, weights) -> Float[Array, "T D"]:
         banks = (self.gate[...], self.up[...], self.down[...])
@@ -116,10 +119,30 @@ def few_rows(x, index, weights, gate, up, down, implementation="reference"):
     rows, n = index.shape
     experts = gate.shape[0]
     if rows * n >= experts:
+        if numerics.invariant():
+            return each_once(x, index, weights, gate, up, down)
         y = jnp.zeros_like(x)
         for e in range(experts):
             share = jnp.sum(jnp.where(index == e, weights, 0.0), axis=1, keepdims=True)
             h = jax.nn.silu(dot(x, gate[e])) * dot(x, up[e])
             y = y + share * dot(h, down[e])
         return y
+    if numerics.invariant() and implementation == "reference":
+        return gathered(x, index, weights, gate, up, down)
     return expert_gemv(x, index, weights, gate, up, down, implementation=implementation)
+
+
+def each_once(x, index, weights, gate, up, down):
+    """Every expert for all rows, of which each takes its own."""
+    ys = jnp.zeros((*index.shape, x.shape[1]), jnp.float32)
+    for e in range(gate.shape[0]):
+        y = dot(jax.nn.silu(dot(x, gate[e])) * dot(x, up[e]), down[e])
+        ys = jnp.where((index == e)[..., None], y[:, None], ys)
+    return weighted(ys, index, weights)
+
+
+def gathered(x, index, weights, gate, up, down):
+    """The experts of each row, gathered, the bits those of rows that share an expert."""
+    xs = jnp.broadcast_to(x[:, None, None], (*index.shape, 1, x.shape[1]))
+    h = jax.nn.silu(contract(xs, gate[index])) * contract(xs, up[index])
+    return weighted(contract(h, down[index])[:, :, 0], index, weights)

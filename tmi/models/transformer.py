@@ -18,6 +18,7 @@ from tmi.models.attention import (
     Span,
     additive,
     attend,
+    attend_ring,
     gathered_bias,
     row_masks,
     time_phase,
@@ -59,19 +60,21 @@ class Block(nnx.Module):
         self.mlp_conv = ShortConv(c.width, c.conv_width)
 
     def feed_forward(self, x, valid):
-        """Returns the output and the routed-expert counts (None for a dense layer)."""
+        """Returns the output, the routed-expert counts [E] and the chosen experts [B,S,N] (None for
+        a dense layer)."""
         if isinstance(self.mlp, MLP):
-            return self.mlp(x), None
+            return self.mlp(x), None, None
         b, s, d = x.shape
-        y, count = self.mlp(x.reshape(b * s, d), valid.reshape(b * s))
-        return y.reshape(b, s, d), count
+        y, count, chosen = self.mlp(x.reshape(b * s, d), valid.reshape(b * s))
+        return y.reshape(b, s, d), count, chosen.reshape(b, s, -1)
 
     def __call__(self, x, position, phase, hidden, valid):
-        """Training, packed rows. x [B,S,D], valid [B,S] -> (x, expert counts [E] or None)."""
+        """Training, packed rows. x [B,S,D], valid [B,S] -> (x, expert counts [E] or None, chosen
+        experts [B,S,N] or None)."""
         a = self.attention(self.attention_norm(x), position, phase, hidden)
         x = x + self.attention_conv(a, position)[0].astype(x.dtype)
-        y, count = self.feed_forward(self.mlp_norm(x), valid)
-        return x + self.mlp_conv(y, position)[0].astype(x.dtype), count
+        y, count, chosen = self.feed_forward(self.mlp_norm(x), valid)
+        return x + self.mlp_conv(y, position)[0].astype(x.dtype), count, chosen
 
     def append(self, x, position, phase, count, slots, key_position, cache: LayerCache):
         """Decoding: x [B,N,D] of `count` [B] valid positions goes behind the cached ones (write KV,
@@ -96,11 +99,15 @@ class Block(nnx.Module):
             if rel is None
             else gathered_bias(rel, position[:, :, None] - key_position[:, None])
         )
-        a = att.merge(attend(q, keys, values, bias, additive(visible)))
+        if values.ndim == 5:
+            a = attend_ring(q, keys, values, bias, additive(visible), position, v.shape[3])
+        else:
+            a = attend(q, keys, values, bias, additive(visible), att.span.kv_block)
+        a = att.merge(a)
         a, a_hist = self.attention_conv(a, position, cache.attention_conv)
         x = x + a.astype(x.dtype)
         valid = jnp.arange(x.shape[1])[None] < count[:, None]
-        y, _ = self.feed_forward(self.mlp_norm(x), valid.astype(jnp.float32))
+        y, _, chosen = self.feed_forward(self.mlp_norm(x), valid.astype(jnp.float32))
         y, y_hist = self.mlp_conv(y, position, cache.mlp_conv)
         cache = LayerCache(
             k=keys,
@@ -110,16 +117,33 @@ class Block(nnx.Module):
             attention_conv=next_conv_state(a_hist, count, width),
             mlp_conv=next_conv_state(y_hist, count, width),
         )
-        return x + y.astype(x.dtype), cache
+        return x + y.astype(x.dtype), cache, chosen
+
+
+class Taps(typing.NamedTuple):
+    """What goes on inside, position by position: the state after each layer, and the experts chosen
+    in each layer that has some."""
+
+    states: Float[Array, "B S L D"]
+    chosen: Int[Array, "B S M N"]
+
+
+def taps_of(states: list[Array], chosen: list[Array | None]) -> Taps:
+    some = [c for c in chosen if c is not None]
+    shape = states[0].shape[:2]
+    none = jnp.zeros((*shape, 0, 0), jnp.int32)
+    return Taps(jnp.stack(states, axis=2), jnp.stack(some, axis=2) if some else none)
 
 
 class TransformerOutput(typing.NamedTuple):
     """hidden: final states; heard: those after model.hearing_layer layers (None if that is 0);
-    counts: by the name of a router's balance, how many positions chose each of its experts."""
+    counts: by the name of a router's balance, how many positions chose each of its experts; taps:
+    None where layers are stacked."""
 
     hidden: Float[Array, "B S D"]
     heard: Float[Array, "B S D"] | None
     counts: dict[str, Float[Array, "*l E"]]
+    taps: Taps | None
 
 
 Kind = tuple[Span, bool]  # a layer is known by its span, and by whether it is dense
@@ -158,7 +182,7 @@ class Transformer(nnx.Module):
         self, x: Float[Array, "B S D"], position: Int[Array, "B S"], microturn: Int[Array, "B S"],
         segment: Int[Array, "B S"],
     ) -> TransformerOutput:  # fmt: skip
-        counts, heard = {}, None
+        counts, heard, taps = {}, None, None
         valid = (segment > 0).astype(jnp.float32)
         phase = time_phase(self.config, microturn)
         masks = {span: row_masks(position, segment, span) for span in {k[0] for k in self.kinds}}
@@ -175,16 +199,20 @@ class Transformer(nnx.Module):
             for s, (runs, planned) in enumerate(zip(self.segments, self.plan, strict=True)):
                 spans = [kind[0] for _, kind in planned.runs]
                 x, found = stack.scan(
-                    runs.runs, lambda layer, x, r, spans=spans: step(spans[r], layer, x), x
+                    runs.runs, lambda layer, x, r, spans=spans: step(spans[r], layer, x)[:2], x
                 )
                 for r, count in enumerate(found):
                     if count is not None:
                         counts[f"transformer.segments.{s}.runs.{r}.mlp.balance"] = count
         else:
+            states, chosen = [], []
             for i, layer in enumerate(self.layers):
-                x, count = step(self.kinds[i][0], layer, x)
+                x, count, choice = step(self.kinds[i][0], layer, x)
+                states.append(x)
+                chosen.append(choice)
                 if count is not None:
                     counts[f"{stack.PREFIX}{i}.mlp.balance"] = count
                 if i + 1 == self.hearing_layer:
                     heard = x
-        return TransformerOutput(self.final_norm(x), heard, counts)
+            taps = taps_of(states, chosen)
+        return TransformerOutput(self.final_norm(x), heard, counts, taps)

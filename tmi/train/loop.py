@@ -14,7 +14,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from tmi import machine, paths, sharding
+from tmi import machine, numerics, paths, sharding
 from tmi.config import Config, ConfigError, differing_fields, from_config_dict
 from tmi.data import records
 from tmi.data.pipeline import dev_batches, merge_states, train_batches
@@ -234,7 +234,8 @@ def _check_resumable(saved: dict, config: Config, workdir: PathLike) -> None:
 def compiled_step(config: Config, mesh: Mesh):
     """train_step, jitted for a mesh: (state, batch) -> (state, metrics). The state is donated."""
     shardings = state_shardings(config, mesh)
-    return jax.jit(
+    return numerics.jit(
+        config.model.numerics,
         on(mesh, functools.partial(train_step, config)),
         in_shardings=(shardings, sharding.batch_shardings(config, mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
@@ -287,7 +288,8 @@ def make_evaluator(config: Config, mesh: Mesh):
 def compiled_eval(config: Config, mesh: Mesh, num_skills: int):
     """eval_step, jitted for a mesh: (params, batch, key) -> (metrics, sums by skill)."""
     rows = sharding.batch_shardings(config, mesh)
-    return jax.jit(
+    return numerics.jit(
+        config.model.numerics,
         on(mesh, functools.partial(eval_step, config, num_skills)),
         in_shardings=(sharding.param_shardings(config, mesh), rows, None),
         out_shardings=sharding.replicated(mesh),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from tmi import mesh
+from tmi import mesh, numerics
 from tmi.config import Config
 from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
 from tmi.models.heads import Unembed, waiting_class
@@ -42,6 +42,7 @@ class PositionLosses(typing.NamedTuple):
     counts: dict[str, Array]
 
 
+@numerics.by_config
 def position_losses(
     model: InteractionModel, config: Config, batch: dict[str, Array], key: Array, train: bool
 ) -> PositionLosses:
@@ -55,7 +56,7 @@ def position_losses(
         )
         context = context + level * jax.random.normal(keys[1], context.shape)
     model = in_dtype(model, config.model.dtype, but="transformer")  # layers see to themselves
-    hidden, heard, counts = model(batch, context)
+    hidden, heard, counts, _ = model(batch, context)
     target = jnp.maximum(batch["text_target"], 0)
     text, hit = text_losses(model.unembed, hidden, target, config.train.loss_chunks)
     source = jnp.take_along_axis(hidden, batch["speech_source"][..., None], axis=1)

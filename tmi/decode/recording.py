@@ -1,0 +1,153 @@
+"""What a live session was given, drew and computed, kept bit for bit: the FILE of replay, *.npz.
+
+Given and drawn (all that a replay reads), of M micro-turns:
+
+    seed, seconds          of the session's draws; of a micro-turn
+    dmel                   uint8 [M, A, F, C]
+    video, video_turn      uint8 [v, V, 2, P, P, 3] and the micro-turns that frames came in
+    text_in, text_in_size  int32 tokens, and how many in each micro-turn
+    streams.NAME, streams.NAME.size  likewise, of each further stream
+    tokens, tokens_size    int32, as they were written: text and END
+    patches                float32 [p, P, size]: the mel that was spoken, micro-turn by micro-turn
+
+Computed by the sampler as it ran, of S positions in their order (tmi/microturn.py):
+
+    states  float32 [S, L, D]  after each layer        logits  float32 [tokens, V]
+    chosen  int32 [S, M, N]    experts of each mixture  flow    float32 [p, P, steps+1, size]
+
+`about` is JSON: config, policy, the digests of every array here and of every array of the
+checkpoint, so that what was altered is named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from tmi.config import Config, to_json
+from tmi.decode.step import Record
+from tmi.microturn import Microturn, layout
+
+VERSION = 1
+
+
+class RecordingError(ValueError):
+    """A file is no recording, or not one that can be replayed."""
+
+
+def of_slot(
+    record: Record, slot: int, count: int, tokens: np.ndarray, spoke: bool
+) -> dict[str, np.ndarray]:
+    """A session's part of what a micro-turn recorded: `count` input positions, its tokens, its
+    patches."""
+    n = len(tokens)
+
+    def positions(name: str) -> np.ndarray:
+        parts = [getattr(record.read, name)[slot, :count], getattr(record.written, name)[slot, :n]]
+        if spoke:
+            parts.append(getattr(record.spoken, name)[slot])
+        return np.concatenate(parts)
+
+    flow = record.flow[slot : slot + spoke]
+    return {
+        "tokens": np.array(tokens, np.int32), "logits": record.logits[slot, :n].copy(),
+        "states": positions("states"), "chosen": positions("chosen"),
+        "flow": flow.copy(), "patches": flow[:, :, -1].copy(),
+    }  # fmt: skip
+
+
+class Recorder:
+    """Gathers a session."""
+
+    def __init__(self, config: Config, seed: int):
+        self._config, self._lay, self._seed = config, layout(config), seed
+        self._turns: list[Microturn] = []
+        self._outputs: list[dict[str, np.ndarray]] = []
+
+    def add(self, turn: Microturn, output: dict[str, np.ndarray]) -> None:
+        self._turns.append(turn)
+        self._outputs.append(output)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        lay, turns = self._lay, self._turns
+        shape = (lay.audio_positions, lay.audio_frames, lay.audio_mels)
+        silent = np.zeros(shape, np.uint8)
+        video = [(m, t.video) for m, t in enumerate(turns) if t.video is not None]
+        picture = (lay.video_positions, 2, lay.patch, lay.patch, 3)
+        given = {
+            "seed": np.uint32(self._seed),
+            "seconds": np.float64(lay.seconds),
+            "dmel": np.stack(
+                [silent if t.audio is None else t.audio.reshape(shape) for t in turns]
+            ),
+            "video": np.array([v.reshape(picture) for _, v in video], np.uint8).reshape(
+                -1, *picture
+            ),
+            "video_turn": np.array([m for m, _ in video], np.int32),
+            "text_in": np.array([n for t in turns for n in t.text_in], np.int32),
+            "text_in_size": np.array([len(t.text_in) for t in turns], np.int32),
+        }
+        for name, s in lay.streams.items():
+            contents = [t.sensed.get(name, np.zeros((0, *s.SHAPE), s.DTYPE)) for t in turns]
+            given[f"streams.{name}"] = np.concatenate(contents)
+            given[f"streams.{name}.size"] = np.array([len(c) for c in contents], np.int32)
+        out = {k: np.concatenate([o[k] for o in self._outputs]) for k in self._outputs[0]}
+        sizes = np.array([len(o["tokens"]) for o in self._outputs], np.int32)
+        return {**given, **out, "tokens_size": sizes}
+
+    def save(self, path: str | pathlib.Path, weights: Mapping[str, str]) -> pathlib.Path:
+        """Writes the recording; `weights` of `digests` of the checkpoint."""
+        path = pathlib.Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = self.arrays()
+        about = {
+            "version": VERSION,
+            "numerics": self._config.model.numerics,
+            "config": to_json(self._config),
+            "weights": dict(weights),
+            "digests": digests(arrays),
+        }
+        np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)  # pyright: ignore
+        return path
+
+
+def digests(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """A digest of the bytes of each array."""
+    return {
+        name: hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()[:16]
+        for name, x in sorted(arrays.items())
+    }
+
+
+@dataclasses.dataclass
+class Recording:
+    about: dict
+    arrays: dict[str, np.ndarray]
+
+    def altered(self) -> list[str]:
+        """Names of the arrays that are not what was recorded."""
+        now = digests(self.arrays)
+        return [n for n, d in self.about["digests"].items() if now.get(n) != d]
+
+
+def load(path: str | pathlib.Path) -> Recording:
+    """Raises RecordingError if the file is not one that `Recorder.save` wrote."""
+    try:
+        with np.load(path) as file:
+            arrays = {k: file[k] for k in file.files}
+        about = json.loads(str(arrays.pop("about")))
+    except FileNotFoundError:
+        raise RecordingError(f"{path}: no such file") from None
+    except Exception as e:  # whatever zip, npy or json make of it
+        raise RecordingError(f"{path} cannot be read as a recording: {e}") from e
+    if about.get("version") != VERSION:
+        raise RecordingError(f"{path} is of version {about.get('version')}; read is {VERSION}")
+    lacking = sorted(set(about["digests"]) - set(arrays))
+    if lacking:
+        raise RecordingError(f"{path} lacks {', '.join(lacking)}")
+    return Recording(about, arrays)

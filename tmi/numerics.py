@@ -1,0 +1,76 @@
+"""The numerics policy of a model, `config.model.numerics`: what its products may depend on.
+
+'invariant': a position's bits depend on its session's history alone, not on what else is computed
+in the call: other sessions, the chunk that it came in, the capacity of a cache, the training row.
+So what a live session computed the trainer recomputes to the same bits. 'fast': plain XLA.
+
+What it takes, on CPUs in f32 (tests/models/test_bits.py asserts it, docs/LOG.md has what was
+measured): products contract both operands on their last axis, over whole rows or over
+blocks of keys that begin with the session and are summed in order; never of a single row, which XLA
+multiplies by another kernel; sums over an axis are products with ones or written out.
+
+XLA for CPUs hands what is large enough to a library that computes sums and exponentials in its own
+way; what is compiled by `jit` under 'invariant' is not. It costs no time (docs/LOG.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+POLICIES = ("invariant", "fast")
+
+_policy = contextvars.ContextVar("numerics", default="fast")
+
+
+@contextlib.contextmanager
+def use(policy: str) -> Iterator[None]:
+    """What is traced within follows `policy`. Raises ValueError for one that does not exist."""
+    if policy not in POLICIES:
+        raise ValueError(f"numerics {policy!r}; accepted: {', '.join(map(repr, POLICIES))}")
+    token = _policy.set(policy)
+    try:
+        yield
+    finally:
+        _policy.reset(token)
+
+
+def invariant() -> bool:
+    """Whether what is traced now is to be invariant."""
+    return _policy.get() == "invariant"
+
+
+def zero(like: Array) -> Array:
+    """Zeros, float32, of the shape of integers that are never negative, where bits matter: what a
+    sum of products begins with. Of a b + c d a compiler may round either product first; it does not
+    know that these are zeros."""
+    if not invariant():
+        return jnp.zeros(like.shape, jnp.float32)
+    return jnp.where(like < 0, 1.0, 0.0)
+
+
+def by_config(f: Callable) -> Callable:
+    """`f`, which has an argument `config`, traced under the policy of that."""
+    signature = inspect.signature(f)
+
+    @functools.wraps(f)
+    def traced(*args, **kwargs):
+        with use(signature.bind(*args, **kwargs).arguments["config"].model.numerics):
+            return f(*args, **kwargs)
+
+    return traced
+
+
+def jit(policy: str, f: Callable, **kwargs):
+    """`jax.jit` of what follows a policy, for the devices that jax computes on by default."""
+    options = None
+    if policy == "invariant" and jax.default_backend() == "cpu":
+        options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    return jax.jit(f, compiler_options=options, **kwargs)
