@@ -138,7 +138,9 @@ def test_digits_of_the_clock_may_be_added_to_a_model_without(config, trained):
     other = replace(config, model__clock_digits=3)
     params, _ = initial.from_workdir(other, trained[0])
     before = restore_params(trained[0])[1]
-    assert set(params) - set(before) == {"clock.digits"}
+    far = "transformer.layers.1.attention.clock_key"
+    assert set(params) - set(before) == {"clock.digits", far}
+    assert params[far].shape[0] % 20 == 0 and not np.asarray(params[far]).any()
     assert params["clock.digits"].shape == (config.model.width, 30)
     assert not np.asarray(params["clock.digits"]).any()
 

@@ -77,9 +77,7 @@ def session_of(lay: Layout, arrays: dict[str, np.ndarray]) -> Session:
     """
     text_in = _split(arrays, "text_in", "text_in_size")
     tokens = _split(arrays, "tokens", "tokens_size")
-    sensed = {
-        n: _split(arrays, f"streams.{n}", f"streams.{n}.size") for n in lay.stream_numbers
-    }
+    sensed = {n: _split(arrays, f"streams.{n}", f"streams.{n}.size") for n in lay.stream_numbers}
     pictures = dict(zip(arrays["video_turn"].tolist(), arrays["video"], strict=True))
     count = len(arrays["dmel"])
     if not len(text_in) == len(tokens) == count:
@@ -153,9 +151,11 @@ def packed(config: Config, s: Session, arrays: dict[str, np.ndarray]) -> tuple[C
 
 @numerics.by_config
 def recompute(config: Config, params, batch, seed, text, patches):
-    """states, chosen, logits, tokens and flow of a packed row, by the trainer's forward. text: int32
-    [4, T] of source, micro-turn, number and whether it spoke; patches: int32 [3, P] of source,
-    micro-turn and number."""
+    """states, chosen, logits, tokens and flow of a packed row, by the trainer's forward.
+
+    text: int32 [4, T] of source, micro-turn, number and whether it spoke; patches: int32 [3, P] of
+    source, micro-turn and number.
+    """
     model = tree.build(config, params)
     out = model(batch, batch["speech"])
     source, turn, index, speaking = text
@@ -289,9 +289,10 @@ def main(_) -> None:
             print(f"  {problem}", file=sys.stderr)
         raise SystemExit(1)
     a = found.arrays
+    positions, layers = a["states"].shape[:2]
     print(
-        f"{name}: {len(a['states'])} positions of {len(a['dmel'])} micro-turns, {a['states'].shape[1]}"
-        f" layers, {len(a['logits'])} rows of logits, {len(a['flow'])} times spoken: every bit of "
+        f"{name}: {positions} positions of {len(a['dmel'])} micro-turns, {layers} layers, "
+        f"{len(a['logits'])} rows of logits, {len(a['flow'])} times spoken: every bit of "
         "states, experts, logits, tokens and flow is what the trainer computes"
     )
 

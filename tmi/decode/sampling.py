@@ -7,9 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def sample_tokens(
-    logits: Float[Array, "B V"], temperature: float, keys: Array
-) -> Int[Array, " B"]:
+def sample_tokens(logits: Float[Array, "B V"], temperature: float, keys: Array) -> Int[Array, " B"]:
     """The likeliest tokens at temperature 0, else drawn from softmax(logits / temperature), each by
     its own key."""
     if temperature == 0:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tmi.config import Config
 from tmi.interop.tensors import InteropError
 from tmi.models import tree
-from tmi.models.attention import NEAR_BLOCK, additive, attend, time_phase, toeplitz
+from tmi.models.attention import NEAR_BLOCK, additive, attend, time_of, toeplitz
 from tmi.models.interaction import InteractionModel
 from tmi.models.layers import dot
 from tmi.sharding import param_shapes
@@ -116,7 +116,7 @@ def _padded_logits(
     transformer = model.transformer
     b, s, _ = x.shape
     position = jnp.broadcast_to(jnp.arange(s, dtype=jnp.int32), (b, s))
-    phase = time_phase(transformer.config, jnp.zeros_like(position))
+    time = time_of(transformer.config, transformer.layout, jnp.zeros_like(position))
     shown, share = valid[..., None], (jnp.arange(s) < size)[:, None] / size
 
     def convolved(conv, y):
@@ -126,8 +126,8 @@ def _padded_logits(
         att = block.attention
         visible = att.span.visible(position[:, :, None], position[:, None]) & valid[:, None]
         h = block.attention_norm(x)
-        q, _, _, rel, _ = att.project(h, position, phase)
-        _, k, v, _, _ = att.project(jnp.where(shown, h, 0.0), position, phase)
+        q, _, _, rel, _ = att.project(h, position, time)
+        _, k, v, _, _ = att.project(jnp.where(shown, h, 0.0), position, time)
         bias = None if rel is None else toeplitz(rel, 0)
         o = attend(q, k, v.swapaxes(2, 3), bias, additive(visible), block.attention.span.kv_block)
         own = dot(jnp.where(shown, 0.0, h), att.v[...]).reshape(b, s, v.shape[1], -1)

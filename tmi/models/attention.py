@@ -6,6 +6,7 @@ x` times a bank `[rank, extent]`, gathered by backward distance in positions and
 extent; short convolutions on k and v. Ours adds a second bias by distance in *micro-turns*: `sum_f
 a_f cos(w_f dm) + b_f sin(w_f dm)` with `a, b = W_t x` of the query ("how long ago was it?") and, in
 global layers, of the key too ("look at me in N seconds": what a wait that the user asks for needs).
+There a key may also name digits of the clock ("look at me at second N").
 Being a product of a query's and a key's features, it rides in the same contraction as q k^T,
 reaches any distance, and needs no gather. `position_bias` selects either or both.
 """
@@ -24,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 from tmi import numerics
 from tmi.config import ModelConfig
 from tmi.mesh import constrain
+from tmi.microturn import Layout
 from tmi.models import lora
 from tmi.models.layers import (
     COLUMNS,
@@ -32,6 +34,7 @@ from tmi.models.layers import (
     ShortConv,
     contract,
     contract_in_blocks,
+    decimal,
     dot,
     dots,
     fourier_features,
@@ -98,7 +101,9 @@ def key_dim(c: ModelConfig, span: Span) -> int:
     dim = heads_of(c, span).dim
     if c.position_bias == "token":
         return dim
-    return dim + (4 if span.blocks else 2) * c.time_frequencies
+    if not span.blocks:
+        return dim + 2 * c.time_frequencies
+    return dim + 4 * c.time_frequencies + 10 * max(0, c.clock_digits - 1)
 
 
 class Attention(nnx.Module):
@@ -127,14 +132,16 @@ class Attention(nnx.Module):
                 self.time_key = weight(
                     k[7], n_kv * 2 * c.time_frequencies, d, ("kv_heads", "embed"), 0.2
                 )
+                if c.clock_digits > 1:
+                    zeros = jnp.zeros((n_kv * 10 * (c.clock_digits - 1), d), jnp.float32)
+                    self.clock_key = Param(zeros, axes=("kv_heads", "embed"))
         lora.attach(self, ("q", "k", "v", "out"), c, jax.random.fold_in(key, 8))
 
-    def project(self, x, position, phase, states=(None, None)):
+    def project(self, x, position, time: Time, states=(None, None)):
         """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] (the
         farthest distance first) or None, conv histories.
 
-        q is scaled; the time features (`phase`: cos and sin of `time_phase`) are appended to q and
-        k.
+        q is scaled; the time features are appended to q and k.
         """
         c = self.c
         n, n_kv, hd = heads_of(c, self.span)
@@ -152,6 +159,8 @@ class Attention(nnx.Module):
                 ab = getattr(self, name)[...].reshape(-1, 2, c.time_frequencies, d)
                 weights[name + " a"] = ab[:, 0].reshape(-1, d)
                 weights[name + " b"] = ab[:, 1].reshape(-1, d)
+        if hasattr(self, "clock_key"):
+            weights["clock_key"] = self.clock_key[...]
         y = dict(zip(weights, dots(x, *weights.values()), strict=True))
 
         q = self.q_norm(y["q"].reshape(b, s, n, hd)) / hd
@@ -166,25 +175,28 @@ class Attention(nnx.Module):
             scaling = scaling[..., None, None]
             q = q * scaling
         if hasattr(self, "time"):
-            here = jnp.concatenate(phase, axis=-1)[:, :, None]
+            here = jnp.concatenate([time.cos, time.sin], axis=-1)[:, :, None]
 
             def turned(name, heads, sign):
-                """The two features of each head, computed on whole rows: see time_phase."""
-                cos, sin = (jnp.tile(x, heads) for x in phase)
+                """The two features of each head, computed on whole rows."""
+                cos, sin = (jnp.tile(x, heads) for x in (time.cos, time.sin))
                 a_, b_ = y[name + " a"], sign * y[name + " b"]
                 none = numerics.zero(position)[..., None]
                 rows = none + a_ * cos + b_ * sin, none + a_ * sin - b_ * cos
                 rows = jax.lax.optimization_barrier(rows)
                 return [r.reshape(b, s, heads, c.time_frequencies) for r in rows]
 
-            def along(heads):
+            def along(here, heads):
                 return jnp.broadcast_to(here, (b, s, heads, here.shape[-1]))
 
             q_parts = [q, *turned("time", n, 1)]
-            k_parts = [k, along(n_kv)]
+            k_parts = [k, along(here, n_kv)]
             if hasattr(self, "time_key"):
-                q_parts.append(along(n))
+                q_parts.append(along(here, n))
                 k_parts += turned("time_key", n_kv, -1)
+            if hasattr(self, "clock_key"):
+                q_parts.append(along(time.digits[:, :, None], n))
+                k_parts.append(y["clock_key"].reshape(b, s, n_kv, -1))
             q, k = jnp.concatenate(q_parts, axis=-1), jnp.concatenate(k_parts, axis=-1)
         rel = None
         if hasattr(self, "rel"):
@@ -201,10 +213,10 @@ class Attention(nnx.Module):
         b, h, s, d = o.shape
         return dot(o.swapaxes(1, 2).reshape(b, s, h * d), self.out[...])
 
-    def __call__(self, x, position, phase, hidden):
+    def __call__(self, x, position, time: Time, hidden):
         """Training: x [B,S,D] of packed rows, which start their sessions on kv_block boundaries;
         `hidden` of `row_masks`."""
-        q, k, v, rel, _ = self.project(x, position, phase)
+        q, k, v, rel, _ = self.project(x, position, time)
         # Where a row's positions are divided, attention divides heads in their place.
         q, k, v = (constrain(z, "batch", "attended_heads", None, None) for z in (q, k, v))
         if rel is not None:
@@ -217,13 +229,22 @@ def heads_first(x: Float[Array, "B S H e"]) -> Float[Array, "B H S e"]:
     return jax.lax.optimization_barrier(x).swapaxes(1, 2)
 
 
-def time_phase(c: ModelConfig, microturn: Int[Array, "B S"]) -> tuple[Array, Array]:
-    """cos, sin [B,S,F] of the micro-turn, for every layer's time features.
+class Time(typing.NamedTuple):
+    """What every layer's time features are made of. digits: of the whole seconds that the clock
+    shows (tmi/models/embed.py), one-hot; None without `clock_digits`."""
 
-    Held in memory: XLA would take each cosine anew in every fusion that reads it.
-    """
+    cos: Float[Array, "B S F"]
+    sin: Float[Array, "B S F"]
+    digits: Float[Array, "B S G"] | None
+
+
+def time_of(c: ModelConfig, lay: Layout, microturn: Int[Array, "B S"]) -> Time:
+    """Held in memory: XLA would take each cosine anew in every fusion that reads it."""
     periods = fourier_periods(c.time_frequencies, c.time_max_microturns)
-    return jax.lax.optimization_barrier(fourier_features(microturn, periods))
+    digits = None
+    if c.clock_digits > 1:
+        digits = decimal(lay.output_tenths(microturn) // 10, c.clock_digits - 1)
+    return jax.lax.optimization_barrier(Time(*fourier_features(microturn, periods), digits))
 
 
 def is_near(span: Span, length: int) -> bool:
@@ -314,7 +335,11 @@ def attend_rows(q, k, v, rel, hidden, span: Span):
         bias = None if rel is None else toeplitz(rel[:, :, start:end], start - low)
         out.append(
             attend(
-                q[:, :, start:end], k[:, :, low:end], v[:, :, low:end].swapaxes(2, 3), bias, mask,
+                q[:, :, start:end],
+                k[:, :, low:end],
+                v[:, :, low:end].swapaxes(2, 3),
+                bias,
+                mask,
                 span.kv_block,
             )
         )
@@ -382,7 +407,9 @@ def attend(
     session's beginning, where numerics are invariant."""
     p = weights_of(q, k, bias, hidden)
     if numerics.invariant():
-        o, total = apart(contract_in_blocks(p.astype(v_t.dtype), with_ones(v_t), block), v_t.shape[2])
+        o, total = apart(
+            contract_in_blocks(p.astype(v_t.dtype), with_ones(v_t), block), v_t.shape[2]
+        )
     else:
         total = jnp.sum(p, axis=-1, keepdims=True)
         o = contract(p.astype(v_t.dtype), v_t)

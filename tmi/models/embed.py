@@ -14,6 +14,7 @@ from tmi.microturn import layout
 from tmi.models.layers import (
     Param,
     RMSNorm,
+    decimal,
     dot,
     fourier_features,
     fourier_periods,
@@ -163,10 +164,7 @@ class Clock(nnx.Module):
         x = dot(waves, self.weight[...])
         if not self.places:
             return x
-        tenths = self.layout.output_tenths(microturn)[..., None]
-        digit = tenths // 10 ** jnp.arange(self.places) % 10
-        one_hot = jax.nn.one_hot(digit, 10, dtype=jnp.float32)
-        return x + dot(one_hot.reshape(*microturn.shape, -1), self.digits[...])
+        return x + dot(decimal(self.layout.output_tenths(microturn), self.places), self.digits[...])
 
 
 class TokenEmbed(nnx.Module):

@@ -41,7 +41,7 @@ def position_macs(config: Config, length: int) -> float:
         else:
             total += 3 * d * m.expert_width * active + d * (m.num_experts + m.num_shared_experts)
         if m.position_bias != "token" and span.blocks:
-            total += kv_heads * 2 * m.time_frequencies * d
+            total += kv_heads * (2 * m.time_frequencies + 10 * max(0, m.clock_digits - 1)) * d
     if m.clock_features:
         total += d * (32 + 10 * m.clock_digits)
     if m.hearing_layer:

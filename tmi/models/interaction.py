@@ -15,7 +15,7 @@ from tmi.config import Config
 from tmi.mesh import constrain
 from tmi.microturn import NUM_STREAMS, Stream
 from tmi.models import lora
-from tmi.models.attention import time_phase
+from tmi.models.attention import time_of
 from tmi.models.cache import KVCache, ring_positions, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
 from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
@@ -108,7 +108,7 @@ class InteractionModel(nnx.Module):
         n = x.shape[1]
         x = x.astype(self.transformer.config.dtype)
         position = cache.length[:, None] + jnp.arange(n, dtype=jnp.int32)
-        phase = time_phase(self.transformer.config, microturn)
+        time = time_of(self.transformer.config, self.transformer.layout, microturn)
         layers, states, choices = [], [], []
         rings: dict[int, tuple[Array, Array]] = {}
         for block, layer in zip(self.transformer.layers, cache.layers, strict=True):
@@ -119,7 +119,7 @@ class InteractionModel(nnx.Module):
                     ring_positions(cache.length, count, n, size),
                 )
             block = lora.merge(block, self.transformer.config)
-            x, layer, chosen = block.append(x, position, phase, count, *rings[size], layer)
+            x, layer, chosen = block.append(x, position, time, count, *rings[size], layer)
             layers.append(layer)
             states.append(x)
             choices.append(chosen)

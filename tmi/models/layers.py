@@ -346,3 +346,9 @@ def fourier_features(microturn: Int[Array, "*b"], periods: tuple[int, ...]) -> t
     p = jnp.array(periods, jnp.int32)
     phase = (microturn[..., None] % p).astype(jnp.float32) * (2 * math.pi / p.astype(jnp.float32))
     return jnp.cos(phase), jnp.sin(phase)
+
+
+def decimal(number: Int[Array, "*b"], places: int) -> Float[Array, "*b 10*places"]:
+    """Its last `places` digits, the last first, each one-hot."""
+    digit = number[..., None] // 10 ** jnp.arange(places) % 10
+    return jax.nn.one_hot(digit, 10, dtype=jnp.float32).reshape(*number.shape, 10 * places)

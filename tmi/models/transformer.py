@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from tmi.config import Config, ModelConfig
 from tmi.mesh import constrain
+from tmi.microturn import layout
 from tmi.models import lora, stack
 from tmi.models.attention import (
     Attention,
@@ -21,7 +22,7 @@ from tmi.models.attention import (
     attend_ring,
     gathered_bias,
     row_masks,
-    time_phase,
+    time_of,
 )
 from tmi.models.cache import LayerCache, append_kv
 from tmi.models.layers import MLP, RMSNorm, ShortConv, in_dtype, next_conv_state
@@ -68,15 +69,15 @@ class Block(nnx.Module):
         y, count, chosen = self.mlp(x.reshape(b * s, d), valid.reshape(b * s))
         return y.reshape(b, s, d), count, chosen.reshape(b, s, -1)
 
-    def __call__(self, x, position, phase, hidden, valid):
+    def __call__(self, x, position, time, hidden, valid):
         """Training, packed rows. x [B,S,D], valid [B,S] -> (x, expert counts [E] or None, chosen
         experts [B,S,N] or None)."""
-        a = self.attention(self.attention_norm(x), position, phase, hidden)
+        a = self.attention(self.attention_norm(x), position, time, hidden)
         x = x + self.attention_conv(a, position)[0].astype(x.dtype)
         y, count, chosen = self.feed_forward(self.mlp_norm(x), valid)
         return x + self.mlp_conv(y, position)[0].astype(x.dtype), count, chosen
 
-    def append(self, x, position, phase, count, slots, key_position, cache: LayerCache):
+    def append(self, x, position, time, count, slots, key_position, cache: LayerCache):
         """Decoding: x [B,N,D] of `count` [B] valid positions goes behind the cached ones (write KV,
         then attend).
 
@@ -87,7 +88,7 @@ class Block(nnx.Module):
         width = att.c.conv_width
         h = self.attention_norm(x)
         q, k, v, rel, (k_hist, v_hist) = att.project(
-            h, position, phase, (cache.k_conv, cache.v_conv)
+            h, position, time, (cache.k_conv, cache.v_conv)
         )
         keys, values = append_kv(cache, k, v, slots)
         visible = (
@@ -159,6 +160,7 @@ class Transformer(nnx.Module):
         m = config.model
         self.hearing_layer = m.hearing_layer
         self.config = m
+        self.layout = layout(config)
         self.remat = config.train.remat
         self.kinds = tuple(kinds(config))
 
@@ -184,14 +186,14 @@ class Transformer(nnx.Module):
     ) -> TransformerOutput:  # fmt: skip
         counts, heard, taps = {}, None, None
         valid = (segment > 0).astype(jnp.float32)
-        phase = time_phase(self.config, microturn)
+        time = time_of(self.config, self.layout, microturn)
         masks = {span: row_masks(position, segment, span) for span in {k[0] for k in self.kinds}}
         x = x.astype(self.config.dtype)
 
         def step(span: Span, layer: Block, x: Array):
             x = constrain(x, "batch", "seq", None)
             layer = in_dtype(lora.merge(layer, self.config), self.config.dtype)
-            return layer(x, position, phase, masks[span], valid)
+            return layer(x, position, time, masks[span], valid)
 
         if self.remat:
             step = jax.checkpoint(step, static_argnums=0, policy=SAVED)

@@ -29,7 +29,10 @@ from tmi.train.step import TrainState, state_of
 ADDED, TOWERS = ("flow", "speech", "clock", "streams", *TRAINING_ONLY), ("dmel", "video")
 # Theirs, beside those: added to the input of the transformer, or to the scores of attention.
 QUIET = ("tokens.stream", "clock.weight", "attention.time", "attention.time_key")
-BEGIN_AT_ZERO = ("clock.digits",)  # a model that gets them is at first what it was
+BEGIN_AT_ZERO = (
+    "clock.digits",
+    "attention.clock_key",
+)  # a model that gets them is at first what it was
 SECTIONS = ("model.", "flow.", "audio.", "video.", "text.", "speech.", "microturn.", "streams")
 
 
@@ -64,7 +67,7 @@ def from_workdir(config: Config, source: PathLike) -> tuple[dict[str, Array], li
     missing = {
         n for n in tree.names(config)
         if n not in params
-        and (n.split(".")[0] in TRAINING_ONLY or lora.is_lora(n) or n in BEGIN_AT_ZERO)
+        and (n.split(".")[0] in TRAINING_ONLY or lora.is_lora(n) or n.endswith(BEGIN_AT_ZERO))
     }  # fmt: skip
     params = params | fresh(config, missing)
     _check(config, theirs, {n: tuple(x.shape) for n, x in params.items()}, source)
