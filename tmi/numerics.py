@@ -56,6 +56,13 @@ def zero(like: Array) -> Array:
     return jnp.where(like < 0, 1.0, 0.0)
 
 
+def rounded(x: Array) -> Array:
+    """`x`, where bits matter as a number of its own: a product that is added to something may be
+    computed with it and rounded once, in one program and not in another."""
+    most = float(jnp.finfo(jnp.float32).max)
+    return jax.lax.clamp(-most, x, most) if invariant() else x
+
+
 def by_config(f: Callable) -> Callable:
     """`f`, which has an argument `config`, traced under the policy of that."""
     signature = inspect.signature(f)

@@ -53,9 +53,9 @@ def of_slot(
             parts.append(getattr(record.spoken, name)[slot])
         return np.concatenate(parts)
 
-    flow = record.flow[slot : slot + spoke]
+    flow = np.asarray(record.flow[slot : slot + spoke])
     return {
-        "tokens": np.array(tokens, np.int32), "logits": record.logits[slot, :n].copy(),
+        "tokens": np.array(tokens, np.int32), "logits": np.array(record.logits[slot, :n]),
         "states": positions("states"), "chosen": positions("chosen"),
         "flow": flow.copy(), "patches": flow[:, :, -1].copy(),
     }  # fmt: skip

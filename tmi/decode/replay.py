@@ -159,6 +159,7 @@ def recompute(config: Config, params, batch, seed, text, patches):
     model = tree.build(config, params)
     out = model(batch, batch["speech"])
     source, turn, index, speaking = text
+    assert out.taps is not None  # layers are one by one: tree.layer_by_layer
     logits = biased(config, model.unembed(out.hidden[0, source]), index == 0, speaking > 0)
     keys = jax.vmap(lambda m, n: token_key(session_key(seed, m), n))(turn, index)
     found = {

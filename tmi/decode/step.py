@@ -192,12 +192,13 @@ def microturn_step(
             kept = jax.tree.map(lambda all_, x: all_.at[:, n].set(x), kept, one_row)
         return n + 1, cache, h, tokens, num_tokens, done, kept
 
-    def room(x):
-        return jnp.zeros((b, lay.max_text_out, *x.shape[2:]), x.dtype)
+    def room(count: int) -> Taps:
+        return jax.tree.map(lambda x: jnp.zeros((b, count, *x.shape[2:]), x.dtype), read)
 
-    kept = ()
+    kept: typing.Any = None
     if record:
-        kept = jax.tree.map(room, read), jnp.zeros((b, lay.max_text_out, config.text.vocab_size))
+        most = lay.max_text_out
+        kept = room(most), jnp.zeros((b, most, config.text.vocab_size))
     _, cache, h, tokens, num_tokens, _, kept = jax.lax.while_loop(
         lambda c: (c[0] < lay.max_text_out) & ~jnp.all(c[5]),
         write,
@@ -232,18 +233,17 @@ def microturn_step(
             )
             flows.append(flow)
             spoken.append(taps)
-        extra = ()
+        extra: typing.Any = None
         if record:
             both = jax.tree.map(lambda *xs: jnp.concatenate(xs, axis=1), *spoken)
             extra = both, jnp.stack(flows, axis=1)
         return jnp.concatenate(patches, axis=1), cache, extra
 
     def keep_quiet(h, cache):
-        extra = ()
+        extra: typing.Any = None
         if record:
             p = lay.speech_positions
-            none = jax.tree.map(lambda x: jnp.zeros((b, p, *x.shape[2:]), x.dtype), read)
-            extra = none, jnp.zeros((b, p, config.flow.steps + 1, size))
+            extra = room(p), jnp.zeros((b, p, config.flow.steps + 1, size))
         return jnp.zeros((b, size * lay.speech_positions)), cache, extra
 
     utter = speak if config.speech.enabled else keep_quiet

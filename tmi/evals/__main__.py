@@ -23,6 +23,9 @@ _ABLATE_N = flags.DEFINE_integer("ablate_n", 0, "Trials a suite of an ablation; 
 _SEED = flags.DEFINE_integer("seed", 0, "Of the bootstrap and of choices.")
 _SLOTS = flags.DEFINE_integer("slots", 8, "Sessions decoded at a time.", lower_bound=1)
 _BESIDE = flags.DEFINE_list("beside", [], "NAME=scores.json: other figures shown in the report.")
+_RECORD = flags.DEFINE_integer(
+    "record_bits", 1, "Sessions a suite whose bits are kept for tmi.decode.replay.", lower_bound=0
+)
 _EXPORT = flags.DEFINE_bool("export_fdb", False, "Also write Full-Duplex-Bench folders to OUT/fdb.")
 
 
@@ -43,6 +46,7 @@ def main(argv: list[str]) -> None:
         seed=_SEED.value,
         slots=_SLOTS.value,
         export_fdb=_EXPORT.value,
+        record_bits=_RECORD.value,
     )
     beside = dict(pair.split("=", 1) for pair in _BESIDE.value)
     result = evaluate(options)

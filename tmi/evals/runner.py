@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tmi.config import Config
 from tmi.data.records import Corpus, CorpusError, SessionRecord, open_corpus, read_sessions
-from tmi.evals import export, moonshine, spoken
+from tmi.evals import bits, export, moonshine, spoken
 from tmi.evals import trace as traces
 from tmi.evals.ablations import ABLATIONS
 from tmi.evals.baselines import BASELINES, Prior, learn, model_speech, note_truth, user_speech
@@ -53,6 +53,7 @@ class Options:
     workers: int = 0  # 0: one a core
     examples: int = 8  # sessions drawn in the report
     save_traces: bool = True
+    record_bits: int = 0  # sessions a suite whose bits are kept: traces/<suite>/<id>.trace.npz
     export_fdb: bool = False
 
 
@@ -150,6 +151,14 @@ def evaluate(options: Options) -> Result:
                 keep,
             )
             seconds["model"] = time.monotonic() - begun
+            if options.record_bits and options.workdir:
+                begun = time.monotonic()
+                suites = bits.choose_recorded(
+                    read_sessions(corpus, ids), benchmarks, options.record_bits
+                )
+                some = list(read_sessions(corpus, list(suites)))
+                bits.record(options.workdir, some, suites, options.out, options.slots)
+                seconds["bits"] = time.monotonic() - begun
         else:
             for record in read_sessions(corpus, list(shown)):
                 examples.append((record, BASELINES["oracle"](record, Prior({}, {}, {}))))

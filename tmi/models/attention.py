@@ -194,7 +194,7 @@ class Attention(nnx.Module):
             if hasattr(self, "time_key"):
                 q_parts.append(along(here, n))
                 k_parts += turned("time_key", n_kv, -1)
-            if hasattr(self, "clock_key"):
+            if hasattr(self, "clock_key") and time.digits is not None:
                 q_parts.append(along(time.digits[:, :, None], n))
                 k_parts.append(y["clock_key"].reshape(b, s, n_kv, -1))
             q, k = jnp.concatenate(q_parts, axis=-1), jnp.concatenate(k_parts, axis=-1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tmi import streams
+from tmi import numerics, streams
 from tmi.config import Config
 from tmi.mesh import constrain
 from tmi.microturn import NUM_STREAMS, Stream
@@ -59,11 +59,11 @@ class InteractionModel(nnx.Module):
         """Positions from their streams' contents. audio [B,A,D], video [B,V,D], speech [B,P,D],
         `sensed` of `sense`: embedded, or absent."""
         kinds = {Stream.AUDIO_IN: audio, Stream.VIDEO_IN: video, Stream.AUDIO_OUT: speech}
-        x = constrain(self.tokens(token), "batch", "seq", None)
+        x = numerics.rounded(constrain(self.tokens(token), "batch", "seq", None))
         for kind, rows in {**kinds, **(sensed or {})}.items():
             if rows is not None and rows.shape[1]:
                 index = jnp.where(stream == kind, slot, 0)
-                rows = constrain(rows, "batch", None, None)
+                rows = numerics.rounded(constrain(rows, "batch", None, None))
                 own = jnp.take_along_axis(rows, index[..., None], axis=1)
                 x = jnp.where((stream == kind)[..., None], own, x)
         if hasattr(self.tokens, "stream"):

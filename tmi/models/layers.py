@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def in_dtype(module, dtype: str, but: str = ""):
 
 # Where numerics are invariant: both sides of a product come in whole tiles, and what is contracted
 # in blocks that XLA's CPU kernels add up in one go, whatever the rows (docs/LOG.md).
-ROWS, COLUMNS, CONTRACTED = 4, 16, 256
+ROWS, COLUMNS, CONTRACTED = 4, 16, 128
 
 
 def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]:
@@ -203,8 +204,9 @@ def rms_norm(
     x: Float[Array, "*b d"], gain: Float[Array, " d"] | None = None, eps: float = 1e-6
 ) -> Float[Array, "*b d"]:
     x = x.astype(jnp.float32)
-    mean = _mean_square(x, eps) if numerics.invariant() else None
-    if mean is None:
+    if numerics.invariant():
+        mean: typing.Any = _mean_square(x, eps)
+    else:
         mean = jnp.mean(x * x, axis=-1, keepdims=True) + eps
     y = x * jax.lax.rsqrt(mean)
     return y if gain is None else y * gain
