@@ -220,7 +220,7 @@ def stream(config, name):
     """Lives through the session with `config`: the sequence as it came to be, and its trace."""
     reader = SessionReader(config, tokenizer, DMel(config.audio))
     step = jax.jit(functools.partial(microturn_step, config), donate_argnums=1)
-    state, key = init_state(config, 1), jax.random.key(config.decode.seed)
+    state, seed = init_state(config, 1), np.array([config.decode.seed], np.uint32)
     takes_part, starts_afresh = np.array([True]), np.array([False])
     patch = np.zeros((lay.speech_positions * lay.speech_frames, lay.speech_mels), np.float32)
 
@@ -234,10 +234,8 @@ def stream(config, name):
         # Write.
         began = time.perf_counter()
         chunk = input_chunk(config, [read])
-        state, out = step(
-            params, state, chunk, takes_part, starts_afresh, jax.random.fold_in(key, m)
-        )
-        tokens, count, spoke, wave = (x[0] for x in jax.device_get(out))
+        state, out = step(params, state, chunk, takes_part, starts_afresh, seed)
+        tokens, count, spoke, wave = (x[0] for x in jax.device_get(out[:4]))
         wall_ms = (time.perf_counter() - began) * 1e3
 
         # Keep a record of it.

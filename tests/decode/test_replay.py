@@ -26,7 +26,7 @@ def model_of(policy: str):
     rng = np.random.default_rng(0)
     params = {k: np.asarray(v) + 0.1 * rng.normal(size=v.shape) for k, v in params.items()}
     # So that it writes, speaks and keeps quiet in turn.
-    params["unembed.table"][[EOM_ID, SPEAK_ID]] *= 3
+    params["unembed.table"][[EOM_ID, SPEAK_ID]] *= [[3], [5]]
     # Float16, as shipped checkpoints hold them.
     return config, {k: v.astype(np.float16).astype(np.float32) for k, v in params.items()}
 
@@ -60,7 +60,7 @@ def load(folder, name="a1"):
 def test_every_bit_is_what_the_trainer_computes(recorded, name):
     folder, config, params = recorded
     found = load(folder, name)
-    assert len(found.arrays["logits"]) > 5 and len(found.arrays["flow"]) > 0
+    assert len(found.arrays["logits"]) > 5 and (len(found.arrays["flow"]) > 0 or name != "a1")
     assert replay.replay(config, params, found) == []
 
 

@@ -135,11 +135,11 @@ def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> P
     )
     chunk = jax.tree.map(per_session, input_chunk(config, [None] * sessions))
     mask = per_session(jax.ShapeDtypeStruct((sessions,), jnp.bool_))
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    seed = per_session(jax.ShapeDtypeStruct((sessions,), jnp.uint32))
     positions = sessions * (2 + config.microturn.max_text_out)
     return Program(
         on(mesh, functools.partial(microturn_step, config)),
-        (params, state, chunk, mask, mask, key), (1,),
+        (params, state, chunk, mask, mask, seed), (1,),
         {"parameters": bytes_of(params), "cache": bytes_of(state), "batch": bytes_of(chunk)},
         2.0 * positions * flops.position_macs(config, context), 0.0,
     )  # fmt: skip

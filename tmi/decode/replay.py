@@ -32,6 +32,8 @@ from tmi.decode.step import biased, patch_noise, session_key, token_key
 from tmi.microturn import SPEAK_ID, Layout, Microturn, Stream, input_streams, layout
 from tmi.models import tree
 
+# From the deepest cause to what follows of it.
+COMPUTED = ("states", "chosen", "logits", "tokens", "flow", "patches")
 ROW = 512  # rows are whole multiples of this many positions
 
 
@@ -174,6 +176,7 @@ def recompute(config: Config, params, batch, seed, text, patches):
         ])  # fmt: skip
         noise = jnp.take_along_axis(noise, index[None, :, None], axis=0)[0]
         found["flow"] = model.flow.sample(out.hidden[0, source], noise)
+        found["patches"] = found["flow"][:, -1]
     return found
 
 
@@ -198,7 +201,7 @@ def computed(config: Config, params: dict[str, Array], arrays: dict[str, np.ndar
     found = jax.device_get(_compiled(config)(params, batch, seed, text, patches))
     sizes = {
         "states": len(s.stream), "chosen": len(s.stream), "logits": len(s.text_source),
-        "tokens": len(s.text_source), "flow": len(s.patch_source),
+        "tokens": len(s.text_source), "flow": len(s.patch_source), "patches": len(s.patch_source),
     }  # fmt: skip
     return s, {n: np.asarray(x)[: sizes[n]] for n, x in found.items()}
 
@@ -209,11 +212,15 @@ def first_difference(
     """Where the recording and what was computed part, the earliest position first, there the
     deepest cause: layers from below, then experts, logits, tokens, flow."""
     own = dict(arrays)
-    if "flow" in found:
-        own["flow"] = arrays["flow"].reshape(found["flow"].shape)
-    places = {"logits": s.text_source, "tokens": s.text_source, "flow": s.patch_source}
+    for name in ("flow", "patches"):
+        if name in found:
+            own[name] = arrays[name].reshape(found[name].shape)
+    places = {
+        "logits": s.text_source, "tokens": s.text_source,
+        "flow": s.patch_source, "patches": s.patch_source,
+    }  # fmt: skip
     best: tuple | None = None
-    for order, name in enumerate(("states", "chosen", "logits", "tokens", "flow")):
+    for order, name in enumerate(COMPUTED):
         if name not in found:
             continue
         a, b = own[name], found[name]
@@ -223,7 +230,7 @@ def first_difference(
                 f"it is {b.dtype}{list(b.shape)}"
             )
         differs = bits(a) != bits(b)
-        rows = differs.reshape(len(a), -1).any(axis=1)
+        rows = differs.reshape(len(a), math.prod(a.shape[1:])).any(axis=1)
         if not rows.any():
             continue
         row = int(np.argmax(rows))

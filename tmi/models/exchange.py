@@ -32,6 +32,7 @@ from tmi.models.grouped import (
     ragged_swiglu,
     sorted_rows,
     tiled,
+    weighted,
 )
 
 AXIS = "expert"
@@ -120,7 +121,7 @@ def padded(ep: int, compute: Local, x, index, weights, gate, up, down):
     choice = swap(choice.reshape(ep, room)).reshape(-1, 1)
     ys = compute(xs, choice, jnp.ones(choice.shape, jnp.float32), gate, up, down)
     ys = swap(ys.astype(x.dtype).reshape(ep, room, -1)).reshape(ep * room, -1)
-    return jnp.sum(collect(ys, source, dest) * weights[..., None], axis=1)
+    return weighted(collect(ys, source, dest), index, weights)
 
 
 def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
@@ -175,7 +176,7 @@ def _ragged(ep: int, gate, up, down, room: int, x, index, weights):
     there, back, groups = exchange_plan(counts, jax.lax.axis_index(AXIS))
     xs = _exchange(dispatch(x, source, dest), room, there)
     ys = _exchange(ragged_swiglu(xs, groups, gate, up, down), source.shape[0], back)
-    return jnp.sum(collect(ys, source, dest).astype(jnp.float32) * weights[..., None], axis=1)
+    return weighted(collect(ys, source, dest).astype(jnp.float32), index, weights)
 
 
 Plan = tuple[Array, Array, Array, Array]  # input_offsets, send_sizes, output_offsets, recv_sizes

@@ -69,7 +69,7 @@ def ragged(
     """As `tiled`; an index of E is nobody's and costs nothing. f32 sums of whatever dtype."""
     source, dest, sizes = sorted_rows(index, gate.shape[0])
     ys = ragged_swiglu(dispatch(x, source, dest), sizes, gate, up, down)
-    return jnp.sum(collect(ys, source, dest).astype(jnp.float32) * weights[..., None], axis=1)
+    return weighted(collect(ys, source, dest).astype(jnp.float32), index, weights)
 
 
 def ragged_swiglu(xs: Float[Array, "R D"], sizes: Int[Array, " E"], gate, up, down):
