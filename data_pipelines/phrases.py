@@ -184,6 +184,22 @@ def varied(most: int, text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(carrier for carrier in turns if carrier))[:most]
 
 
+def salad(count: int, carriers: tuple[str, ...], cue: str = "") -> tuple[str, ...]:
+    """`count` sentences of four to eight words of `carriers`, in any order: whoever knows the
+    written sentences by heart has to listen to these. `cue` stands within, two words before the
+    end at least. The same ones everywhere."""
+    words = sorted({w for c in carriers for w in c.split() if w not in ("|", cue)})
+    words = [w for w in words if w not in CUES]
+    rng = np.random.default_rng(len(words))
+    sentences = {}
+    while len(sentences) < count:
+        sentence = list(rng.choice(words, int(rng.integers(4, 9)), replace=False))
+        if cue:
+            sentence.insert(int(rng.integers(1, len(sentence) - 1)), cue)
+        sentences[" ".join(sentence)] = None
+    return tuple(sentences)
+
+
 def _shuffled(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
@@ -260,43 +276,44 @@ SIDE_TALK = Carriers(
         """),
 )
 
+_RUNNING = varied(
+    400,
+    """
+    then it was {cue} for us i think
+    somebody said {cue} and went along
+    the other thing was {cue} and we kept it
+    i remember {cue} was part of the story
+    they told me about {cue} when we came back
+    maybe it was {cue} that she looked for
+    so i wrote {cue} in my letter to them
+    my uncle likes {cue} more than anything
+    we heard {cue} again while we were walking
+    there is {cue} in that song as well
+    and he asked about {cue} before they left
+    you could read {cue} on the wall there
+    (while|when|before) (we were|they were|you were|she was) (walking|looking|away) (he \
+        said|they heard|she asked about|my uncle wrote) {cue} (from there|again|as well)
+    (so|and|then|well|now) (it was|there was|that was|we had) {cue} (in the story|again \
+        for them|with us there|for my uncle|before we left)
+    (my uncle|somebody|she|they|he) (said|wrote|asked about|kept|remembered) {cue} (and we \
+        went on|while we walked|before we left|as we came along|and then left)
+    (i|we|they) (heard|thought|said|wrote) {cue} (in that song|while walking along|before \
+        anybody came|again with them|more than once)
+    (maybe|i think|you know|i remember) (it was|they said|she wrote|we heard|there was) \
+        {cue} (in the letter|when we came|and so on|at the station|for somebody)
+    (what|all that) (she|he|my uncle|somebody) (said|wrote|remembered|told them) was {cue} \
+        (for us|in the end|i think|again|you know)
+    (there|here) (is|was|comes) {cue} (in my letter|on the wall as well|again in the \
+        song|and then we left|for them and me)
+    (they|she|he|somebody) (told me about|asked us about|looked for|went back to) {cue} \
+        (and left|after that|in the story|again and again|as i remember)
+    (so|then|and) (that|this) (story|song|letter) (had|has|was about) {cue} (in it \
+        somewhere|and so we left|as well i think|for a while|and went on)
+    """,
+)
 # Frames of running speech. {cue} is followed by more speech, so that answers fall into it.
 RUNNING = Carriers(
-    train=varied(
-        64,
-        """
-        then it was {cue} for us i think
-        somebody said {cue} and went along
-        the other thing was {cue} and we kept it
-        i remember {cue} was part of the story
-        they told me about {cue} when we came back
-        maybe it was {cue} that she looked for
-        so i wrote {cue} in my letter to them
-        my uncle likes {cue} more than anything
-        we heard {cue} again while we were walking
-        there is {cue} in that song as well
-        and he asked about {cue} before they left
-        you could read {cue} on the wall there
-        (while|when|before) (we were|they were|you were|she was) (walking|looking|away) (he \
-            said|they heard|she asked about|my uncle wrote) {cue} (from there|again|as well)
-        (so|and|then|well|now) (it was|there was|that was|we had) {cue} (in the story|again \
-            for them|with us there|for my uncle|before we left)
-        (my uncle|somebody|she|they|he) (said|wrote|asked about|kept|remembered) {cue} (and we \
-            went on|while we walked|before we left|as we came along|and then left)
-        (i|we|they) (heard|thought|said|wrote) {cue} (in that song|while walking along|before \
-            anybody came|again with them|more than once)
-        (maybe|i think|you know|i remember) (it was|they said|she wrote|we heard|there was) \
-            {cue} (in the letter|when we came|and so on|at the station|for somebody)
-        (what|all that) (she|he|my uncle|somebody) (said|wrote|remembered|told them) was {cue} \
-            (for us|in the end|i think|again|you know)
-        (there|here) (is|was|comes) {cue} (in my letter|on the wall as well|again in the \
-            song|and then we left|for them and me)
-        (they|she|he|somebody) (told me about|asked us about|looked for|went back to) {cue} \
-            (and left|after that|in the story|again and again|as i remember)
-        (so|then|and) (that|this) (story|song|letter) (had|has|was about) {cue} (in it \
-            somewhere|and so we left|as well i think|for a while|and went on)
-        """,
-    ),
+    train=(*_RUNNING, *salad(400, _RUNNING, cue="{cue}")),
     dev=lines("""
         and then she asked {cue} while we walked
         i heard about {cue} from my uncle before
@@ -309,45 +326,46 @@ RUNNING = Carriers(
     slots={"cue": CUES},
 )
 
+_FILLERS = varied(
+    300,
+    """
+    so we were walking along the wall
+    and she kept looking for them
+    you know what they told me
+    then he went back to the station
+    i think we all heard the song
+    and there was somebody with a letter
+    my uncle likes that story
+    it was more than we asked for
+    well i remember that as well
+    we came there before anything else
+    the story was from him i think
+    and we walked along with them
+    (my uncle|she|somebody|he) was (looking for|walking with|looking at) (them|that \
+        letter|my letter|the wall)
+    (so|then|and|and then|well|you know) (we|they|he|she|my uncle|somebody) (went \
+        back|walked along|came along|left|looked for us|kept looking) (there|with \
+        them|again|before that|to the station|after that)
+    (i|we|they|she) (remember|heard|thought of|asked about|looked for|kept) (that song|the \
+        story|the letter|what they said|the other part|my uncle) [as well|again|for a while|i \
+        think]
+    (maybe|i think|you know|i remember) (they|she|he|somebody) (told us|said so|heard \
+        it|wrote that|asked for more|left before) [as well|again|then|before that]
+    (it|that|the story|the letter|the song) was (more than i remember|for my uncle|from \
+        somebody else|part of it|the other thing|like that as well) [i think|you know]
+    (while|when|before|after) (we were walking|they came back|she told us|he wrote the \
+        letter|my uncle left) (i heard them|somebody asked|they went along|we heard that \
+        song|she looked for it)
+    (there was|we had|they had|she had) (a letter|a story|a song|another part|something) \
+        (from him|for my uncle|for them as well|about that|as i remember)
+    (nobody|somebody|anybody) (who|that) (heard it|was there|walked along|asked) (would \
+        remember|went back|told them|kept it)
+    (my uncle|she|he) (likes|told|remembered|wrote) (that song|the story|it) (more than \
+        that|for us all|as well|again and again)
+    """,
+)
 FILLERS = Carriers(
-    train=varied(
-        84,
-        """
-        so we were walking along the wall
-        and she kept looking for them
-        you know what they told me
-        then he went back to the station
-        i think we all heard the song
-        and there was somebody with a letter
-        my uncle likes that story
-        it was more than we asked for
-        well i remember that as well
-        we came there before anything else
-        the story was from him i think
-        and we walked along with them
-        (my uncle|she|somebody|he) was (looking for|walking with|looking at) (them|that \
-            letter|my letter|the wall)
-        (so|then|and|and then|well|you know) (we|they|he|she|my uncle|somebody) (went \
-            back|walked along|came along|left|looked for us|kept looking) (there|with \
-            them|again|before that|to the station|after that)
-        (i|we|they|she) (remember|heard|thought of|asked about|looked for|kept) (that song|the \
-            story|the letter|what they said|the other part|my uncle) [as well|again|for a while|i \
-            think]
-        (maybe|i think|you know|i remember) (they|she|he|somebody) (told us|said so|heard \
-            it|wrote that|asked for more|left before) [as well|again|then|before that]
-        (it|that|the story|the letter|the song) was (more than i remember|for my uncle|from \
-            somebody else|part of it|the other thing|like that as well) [i think|you know]
-        (while|when|before|after) (we were walking|they came back|she told us|he wrote the \
-            letter|my uncle left) (i heard them|somebody asked|they went along|we heard that \
-            song|she looked for it)
-        (there was|we had|they had|she had) (a letter|a story|a song|another part|something) \
-            (from him|for my uncle|for them as well|about that|as i remember)
-        (nobody|somebody|anybody) (who|that) (heard it|was there|walked along|asked) (would \
-            remember|went back|told them|kept it)
-        (my uncle|she|he) (likes|told|remembered|wrote) (that song|the story|it) (more than \
-            that|for us all|as well|again and again)
-        """,
-    ),
+    train=(*_FILLERS, *salad(300, _FILLERS)),
     dev=lines("""
         and then we heard my uncle
         she likes what he wrote

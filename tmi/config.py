@@ -135,9 +135,12 @@ class ModelConfig:
     conv_width: int = 4
     logit_divisor: float = 1.0  # muP; published: 16
     router_bias_rate: float = 1e-3  # loss-free balancing
-    grouped: str = "tiles"  # products of many rows with their experts: 'tiles' | 'ragged_dot'
+    # Products of many rows with their experts: 'tiles' | 'ragged_dot' (XLA's) | 'pallas_tpu'
+    # (tmi_kernels, a row's bits those of `experts='pallas_tpu'`).
+    grouped: str = "tiles"
     expert_exchange: str = "padded"  # on a mesh with experts: 'padded' | 'ragged' | 'ring'
     experts: str = "reference"  # decode experts (tmi_kernels): 'reference' | 'pallas_tpu'
+    attention_kernel: str = "reference"  # of training rows: 'reference' (XLA) | 'pallas_tpu'
     scan_layers: bool = False  # equal layers share one compiled body, their weights stacked
     numerics: str = "fast"  # 'invariant': bits depend on a session's history alone | 'fast'
     dtype: str = "float32"  # of activations and products; parameters are f32 in training
@@ -213,6 +216,7 @@ class TrainConfig:
     eval_every: int = 200
     eval_batches: int = 8
     save_every: int = 200
+    replay_every: int = 0  # steps between replays of a live session (alignment.py); 0: none
     keep: int = 2
     mesh: tuple[int, int, int, int, int] = (1, 1, 1, 1, 1)  # sizes of MESH_AXES
 
@@ -254,7 +258,8 @@ class Config:
 # mesh").
 RESUMABLE_FIELDS = frozenset({
     "name", "train.steps", "train.log_every", "train.eval_every", "train.eval_batches",
-    "train.save_every", "train.keep", "train.mesh", "data.num_threads", "data.prefetch",
+    "train.save_every", "train.replay_every", "train.keep", "train.mesh", "data.num_threads",
+    "data.prefetch",
     "decode.temperature", "decode.silent_bias", "decode.speaking_bias", "decode.slots",
     "decode.seed",
 })  # fmt: skip

@@ -40,7 +40,7 @@ ZERO_ACCEPTED = frozenset({
     "optimizer.warmup_steps", "optimizer.final_scale",
     "optimizer.weight_decay", "optimizer.clip_norm", "train.seed", "train.text_weight",
     "train.speech_weight", "train.eom_weight", "train.eval_every", "train.eval_batches",
-    "train.save_every", "decode.temperature", "decode.seed",
+    "train.save_every", "train.replay_every", "decode.temperature", "decode.seed",
 })  # fmt: skip
 
 
@@ -147,9 +147,10 @@ NAMES = {  # what a field of few values accepts
     "model.position_bias": ("token", "microturn", "both"),
     "model.numerics": ("invariant", "fast"),
     "model.dtype": ("float32", "bfloat16"),
-    "model.grouped": ("tiles", "ragged_dot"),
+    "model.grouped": ("tiles", "ragged_dot", "pallas_tpu"),
     "model.expert_exchange": ("padded", "ragged", "ring"),
     "model.experts": ("reference", "pallas_tpu"),
+    "model.attention_kernel": ("reference", "pallas_tpu"),
     "optimizer.moment_dtype": ("float32", "bfloat16"),
 }
 

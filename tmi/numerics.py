@@ -9,8 +9,10 @@ measured): products contract both operands on their last axis, over whole rows o
 blocks of keys that begin with the session and are summed in order; never of a single row, which XLA
 multiplies by another kernel; sums over an axis are products with ones or written out.
 
-XLA for CPUs hands what is large enough to a library that computes sums and exponentials in its own
-way; what is compiled by `jit` under 'invariant' is not. It costs no time (docs/LOG.md).
+XLA for CPUs has a library for what is large enough (YNNPACK). Its products have the same bits for
+any rows and batch, which XLA's own have not; but it computes sums and exponentials, and what it
+fuses with products, in ways of its own. So what is compiled by `jit` under 'invariant' gets the
+library's products and nothing else of it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 POLICIES = ("invariant", "fast")
+
+# Of `compiler_options`, which jax has no other name for.
+PRODUCTS_ALONE = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
 
 _policy = contextvars.ContextVar("numerics", default="fast")
 
@@ -79,5 +84,5 @@ def jit(policy: str, f: Callable, **kwargs):
     """`jax.jit` of what follows a policy, for the devices that jax computes on by default."""
     options = None
     if policy == "invariant" and jax.default_backend() == "cpu":
-        options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+        options = PRODUCTS_ALONE
     return jax.jit(f, compiler_options=options, **kwargs)

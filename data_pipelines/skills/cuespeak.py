@@ -25,7 +25,7 @@ WEIGHT = 2.8
 _NAMED = {"word": TIME_WORDS}
 ON_COLOUR = Carriers(
     train=varied(
-        120,
+        480,
         """
         every time i say a colour | say {word}
         whenever you hear a colour | say {word} at once
@@ -66,7 +66,7 @@ ON_COLOUR = Carriers(
 )
 ON_ANIMAL = Carriers(
     train=varied(
-        120,
+        480,
         """
         every time i say an animal | say {word}
         whenever you hear an animal | say {word} at once
@@ -107,7 +107,7 @@ ON_ANIMAL = Carriers(
 )
 ON_OPPOSITE = Carriers(
     train=varied(
-        120,
+        480,
         """
         say the opposite | of every such word that i say
         every time i say a word with an opposite | say the opposite
@@ -151,7 +151,7 @@ ON_OPPOSITE = Carriers(
 )
 COUNT = Carriers(
     train=varied(
-        130,
+        520,
         """
         count how often | i say {counted}
         every time i say {counted} | say how many it were

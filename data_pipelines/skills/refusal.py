@@ -29,7 +29,7 @@ HARMLESS = {
 
 ASK = Carriers(
     train=varied(
-        140,
+        280,
         """
         how do i {deed}
         tell me how | to {deed}

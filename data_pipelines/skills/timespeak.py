@@ -17,7 +17,7 @@ _WORDS = {"word": TIME_WORDS}
 
 IN = Carriers(
     train=varied(
-        120,
+        480,
         """
         in {seconds} seconds | say {word}
         say {word} | in {seconds} seconds please
@@ -70,7 +70,7 @@ IN = Carriers(
 
 EVERY = Carriers(
     train=varied(
-        120,
+        480,
         """
         every {seconds} seconds | say {word} until i say stop
         say {word} every | {seconds} seconds until i tell you to stop
@@ -117,7 +117,7 @@ EVERY = Carriers(
 
 AT = Carriers(
     train=varied(
-        120,
+        480,
         """
         at second {clock} | say {word} now and no sooner
         when we are at second {clock} | say {word} for me
@@ -164,7 +164,7 @@ AT = Carriers(
 
 LONGER = Carriers(
     train=varied(
-        110,
+        440,
         """
         say {word} in {seconds} seconds | then each time wait one second longer than last time
         wait {seconds} seconds and say {word} | then again but one second longer each time
@@ -210,7 +210,7 @@ LONGER = Carriers(
 
 STOP = Carriers(
     train=varied(
-        24,
+        96,
         """
         stop
         stop now

@@ -11,7 +11,7 @@ WEIGHT = 2.0
 
 ASK = Carriers(
     train=varied(
-        140,
+        560,
         """
         translate my words | into spanish as i speak
         please translate | what i say into spanish

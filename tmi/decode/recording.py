@@ -29,7 +29,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tmi.config import Config, to_json
+from tmi.config import Config, DataConfig, to_json
 from tmi.decode.step import Record
 from tmi.microturn import Microturn, layout
 
@@ -72,6 +72,20 @@ class Recorder:
     def add(self, turn: Microturn, output: dict[str, np.ndarray]) -> None:
         self._turns.append(turn)
         self._outputs.append(output)
+
+    def fitting(self, data: DataConfig) -> Recorder:
+        """The micro-turns from the first on that a training row of `data` has room for."""
+        lay, turns, outputs = self._lay, self._turns, self._outputs
+        taken = (
+            (data.row_length, [len(o["states"]) for o in outputs]),
+            (data.audio_slots, [lay.audio_positions] * len(turns)),
+            (data.video_slots, [lay.video_positions * (t.video is not None) for t in turns]),
+            (data.speech_slots, [o["patches"].shape[0] * lay.speech_positions for o in outputs]),
+        )
+        count = min(int(np.searchsorted(np.cumsum(n), room, "right")) for room, n in taken)
+        part = Recorder(self._config, self._seed)
+        part._turns, part._outputs = turns[:count], outputs[:count]
+        return part
 
     def arrays(self) -> dict[str, np.ndarray]:
         lay, turns = self._lay, self._turns

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from tmi import numerics, streams
-from tmi.config import Config, from_json
+from tmi.config import Config, DataConfig, from_json
 from tmi.data.batch import Batch, empty_batch
 from tmi.decode import recording
 from tmi.decode.recording import Recording, RecordingError
@@ -120,21 +120,25 @@ def _split(arrays: dict[str, np.ndarray], name: str, sizes: str) -> list[np.ndar
     return np.split(arrays[name], np.cumsum(arrays[sizes])[:-1])
 
 
-def packed(config: Config, s: Session, arrays: dict[str, np.ndarray]) -> tuple[Config, Batch]:
-    """A training row that holds the session, and the config of such rows."""
+def packed(
+    config: Config, s: Session, arrays: dict[str, np.ndarray], room: DataConfig | None = None
+) -> tuple[Config, Batch]:
+    """A training row that holds the session, and the config of such rows: those of `room`, or as
+    long as the session needs."""
     lay = layout(config)
     size = math.lcm(ROW, config.microturn.kv_block)
 
-    def room(content: np.ndarray) -> int:
+    def whole(content: np.ndarray) -> int:
         return max(64, -(-len(content) // 64) * 64)
 
     dmel = arrays["dmel"].reshape(-1, *arrays["dmel"].shape[2:])
     video = arrays["video"].reshape(-1, *arrays["video"].shape[2:])
     speech = arrays["patches"].reshape(-1, lay.speech_frames, lay.speech_mels)
-    data = dataclasses.replace(
-        config.data, row_length=-(-len(s.stream) // size) * size, batch_size=1,
-        audio_slots=room(dmel), video_slots=room(video), speech_slots=room(speech),
+    data = room or dataclasses.replace(
+        config.data, row_length=-(-len(s.stream) // size) * size,
+        audio_slots=whole(dmel), video_slots=whole(video), speech_slots=whole(speech),
     )  # fmt: skip
+    data = dataclasses.replace(data, batch_size=1)
     config = dataclasses.replace(config, data=data)
     batch = empty_batch(config)
     n = len(s.stream)
@@ -185,18 +189,31 @@ def _compiled(config: Config):
     return numerics.jit(config.model.numerics, functools.partial(recompute, config))
 
 
-def computed(config: Config, params: dict[str, Array], arrays: dict[str, np.ndarray]):
-    """(the session's positions, what the trainer computes of it as `Recorder.arrays` names it)."""
-    s = session_of(layout(config), arrays)
-    config, batch = packed(config, s, arrays)
+def computed(
+    config: Config, params: dict[str, Array], arrays: dict[str, np.ndarray],
+    room: DataConfig | None = None,
+):  # fmt: skip
+    """(the session's positions, what the trainer computes of it as `Recorder.arrays` names it).
 
-    def padded(*rows: np.ndarray) -> Int[Array, "k n"]:
+    Sessions that fit rows of `room` share one program; without, those of like sizes do.
+    """
+    s = session_of(layout(config), arrays)
+    config, batch = packed(config, s, arrays, room)
+
+    def padded(*rows: np.ndarray, most: int) -> Int[Array, "k n"]:
         """Whole tiles of rows; those beyond repeat the first position."""
         x = np.stack(rows).astype(np.int32)
-        return jnp.asarray(np.pad(x, ((0, 0), (0, -x.shape[1] % 64 or 64 * (not x.shape[1])))))
+        size = most if room else max(x.shape[1], 1)
+        return jnp.asarray(np.pad(x, ((0, 0), (0, -(-size // 64) * 64 - x.shape[1]))))
 
-    text = padded(s.text_source, s.microturn[s.text_source], s.text_index, s.text_speaking)
-    patches = padded(s.patch_source, s.microturn[s.patch_source], s.patch_index)
+    data = config.data
+    text = padded(
+        s.text_source, s.microturn[s.text_source], s.text_index, s.text_speaking,
+        most=data.row_length,
+    )  # fmt: skip
+    patches = padded(
+        s.patch_source, s.microturn[s.patch_source], s.patch_index, most=data.speech_slots
+    )
     seed = jnp.asarray(arrays["seed"], jnp.uint32)
     found = jax.device_get(_compiled(config)(params, batch, seed, text, patches))
     sizes = {

@@ -93,7 +93,7 @@ class Decoder:
         self.layout = layout(config)
         self.tokenizer = Tokenizer.load(config.text.tokenizer)
         self._dmel = DMel(config.audio)
-        self._params = jax.device_put({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
+        self.use(params)
         self.seed = config.decode.seed if seed is None else seed
         self._state: StreamState = init_state(config, slots)
         step = functools.partial(microturn_step, config, record=record)
@@ -113,6 +113,10 @@ class Decoder:
                 config, decode=dataclasses.replace(config.decode, **overrides)
             )
         return cls(config, params, slots, record=record)
+
+    def use(self, params: dict) -> None:
+        """From the next micro-turn on the model has these weights: sessions should begin anew."""
+        self._params = jax.device_put({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
 
     def reader(self) -> SessionReader:
         return SessionReader(self.config, self.tokenizer, self._dmel)

@@ -20,15 +20,15 @@ import typing
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from tmi import numerics
 from tmi.config import ModelConfig
-from tmi.mesh import constrain
+from tmi.mesh import RULES, constrain, current
 from tmi.microturn import Layout
 from tmi.models import lora
 from tmi.models.layers import (
-    COLUMNS,
     Param,
     RMSNorm,
     ShortConv,
@@ -40,7 +40,9 @@ from tmi.models.layers import (
     fourier_features,
     fourier_periods,
     weight,
+    whole_tiles,
 )
+from tmi_kernels.attention import attention
 
 MASKED = -1e30
 NEAR_BLOCK = 64  # queries of a block where the reach is short
@@ -215,13 +217,16 @@ class Attention(nnx.Module):
 
     def __call__(self, x, position, time: Time, hidden):
         """Training: x [B,S,D] of packed rows, which start their sessions on kv_block boundaries;
-        `hidden` of `row_masks`."""
+        `hidden` of `hidden_of`."""
         q, k, v, rel, _ = self.project(x, position, time)
         # Where a row's positions are divided, attention divides heads in their place.
         q, k, v = (constrain(z, "batch", "attended_heads", None, None) for z in (q, k, v))
         if rel is not None:
             rel = constrain(rel, "batch", "attended_heads", None, None)
-        return self.merge(attend_rows(q, k, v, rel, hidden, self.span))
+        if self.c.attention_kernel == "reference":
+            return self.merge(attend_rows(q, k, v, rel, hidden, self.span))
+        implementation = self.c.attention_kernel
+        return self.merge(by_kernel(q, k, v, rel, position, hidden, self.span, implementation))
 
 
 def heads_first(x: Float[Array, "B S H e"]) -> Float[Array, "B H S e"]:
@@ -267,6 +272,29 @@ def in_loop(length: int) -> bool:
 def loop_reach(span: Span, length: int) -> int:
     """Keys before a block of the loop."""
     return min(-(-span.reach // FAR_BLOCK) * FAR_BLOCK, length - FAR_BLOCK)
+
+
+def hidden_of(c: ModelConfig, position: Int[Array, "B S"], segment: Int[Array, "B S"], span: Span):
+    """What layers of a span are told of who is hidden from whom: `row_masks`; the segments where a
+    kernel finds out by itself."""
+    return row_masks(position, segment, span) if c.attention_kernel == "reference" else segment
+
+
+def by_kernel(q, k, v, rel, position, segment, span: Span, implementation: str):
+    """`attend_rows` by tmi_kernels.attention; on a mesh each device has whole rows of its heads."""
+
+    def run(q, k, v, position, segment, *rel):
+        bias = rel[0] if rel else None
+        return attention(q, k, v, bias, position, segment, span, implementation=implementation)
+
+    mesh, bias = current(), () if rel is None else (rel,)
+    if mesh is not None:
+        # Query heads go where their key heads are.
+        by_head = RULES.spec(("batch", "attended_heads", None, None), k.shape, mesh)
+        by_row = PartitionSpec(by_head[0])
+        specs = (by_head,) * 3 + (by_row,) * 2 + (by_head,) * len(bias)
+        run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=by_head, check_vma=False)
+    return run(q, k, v, position, segment, *bias)
 
 
 def row_masks(
@@ -421,7 +449,9 @@ def weights_of(q, k, bias, hidden) -> Float[Array, "B K gQ T"]:
     hidden, whatever the row."""
     b, h, n, e = q.shape
     kv = k.shape[1]
-    scores = contract(q.reshape(b, kv, h // kv * n, e), k).reshape(b, kv, h // kv, n, -1)
+    keys = whole_tiles(k) if numerics.invariant() else k
+    scores = contract(q.reshape(b, kv, h // kv * n, e), keys)[..., : k.shape[2]]
+    scores = scores.reshape(b, kv, h // kv, n, -1)
     if bias is not None:
         scores = scores + bias.reshape(scores.shape)
     scores = scores + hidden[:, None, None]
@@ -439,7 +469,7 @@ def with_ones(v_t: Float[Array, "*b d T"]) -> Float[Array, "*b n T"]:
 
 
 def value_rows(d: int) -> int:
-    return -(-(d + 1) // COLUMNS) * COLUMNS
+    return -(-(d + 1) // 2) * 2
 
 
 def apart(o: Float[Array, "*b n"], d: int) -> tuple[Float[Array, "*b d"], Float[Array, "*b 1"]]:

@@ -48,7 +48,9 @@ class DMelEmbed(nnx.Module):
         one_hot = jax.nn.one_hot(bins, self.levels, dtype=jnp.float32).reshape(
             b, n, f, c * self.levels
         )
-        x = self.norm(dot(one_hot, self.table[...]))
+        # The table comes to the rows, not they to its parts.
+        x = constrain(dot(one_hot, self.table[...]), "batch", None, None, None)
+        x = self.norm(x)
         if self.frames == 1:
             return x[:, :, 0]
         return rms_norm(

@@ -10,7 +10,8 @@ Each device holds E / ep experts and a share of the rows. Nothing is ever droppe
   (reduce-scatter). More bytes, no routing of rows: the choice for decoding, where rows are few.
 
 Rows come back to where they were and are summed there in the order of the choice, so 'padded' and
-'ragged' give the bits of a single device.
+'ragged' give the bits of a single device. 'ring' does so where numerics are invariant, for as many
+times the bytes as a row has experts.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from tmi import numerics
 from tmi.models.grouped import (
+    by_kernel,
     collect,
     dispatch,
     group_sizes,
+    kernel_swiglu,
     ragged,
     ragged_swiglu,
     sorted_rows,
@@ -39,9 +43,10 @@ AXIS = "expert"
 ROWS = ("data", "fsdp", "expert", "sequence")  # mesh axes over which rows are divided
 SLACK = 1.5
 KINDS = ("padded", "ragged", "ring")
-GROUPED = {"tiles": tiled, "ragged_dot": ragged}
+GROUPED = {"tiles": tiled, "ragged_dot": ragged, "pallas_tpu": by_kernel}
 
 Local = Callable[..., Array]  # (x [T,D], index [T,N], weights [T,N], *banks) -> [T,D]
+SwiGLU = Callable[..., Array]  # (rows sorted by expert [R,D], rows of each [E], *banks) -> [R,D]
 
 
 def over_mesh(
@@ -79,7 +84,8 @@ def _on_device(kind, grouped, ep, bank_specs, x, index, weights, *banks):
     elif kind == "padded":
         y = padded(ep, compute, x, index, weights, *banks)
     elif kind == "ragged":
-        y = ragged_or_in_parts(ep, x, index, weights, *banks)
+        swiglu = kernel_swiglu if compute is by_kernel else ragged_swiglu
+        y = ragged_or_in_parts(ep, swiglu, x, index, weights, *banks)
     else:
         y = ring(ep, compute, x, index, weights, *banks)
     return jax.lax.psum(y, "tensor") if split else y
@@ -126,7 +132,13 @@ def padded(ep: int, compute: Local, x, index, weights, gate, up, down):
 
 def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
     """All rows of the axis come here; those of my experts are computed, a peer's share at a time,
-    and the sums go home."""
+    and the sums go home; where numerics are invariant each expert's part by itself, since it is
+    added to nothing but zeros on its way."""
+    if apart := numerics.invariant():
+        rows, n = index.shape
+        own_index, own_weights = index, weights
+        x, index = jnp.repeat(x, n, axis=0), index.reshape(-1, 1)
+        weights = jnp.ones(index.shape, jnp.float32)
     own = gate.shape[0]
     first = jax.lax.axis_index(AXIS) * own
     everyone = [jax.lax.all_gather(a, AXIS) for a in (x, index, weights)]
@@ -134,16 +146,17 @@ def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
     def one(args):
         x, index, weights = args
         mine = (index >= first) & (index < first + own)
-        nobody = own if compute is ragged else 0
+        nobody = 0 if compute is tiled else own
         local = jnp.where(mine, index - first, nobody)
         y = compute(x, local, jnp.where(mine, weights, 0.0), gate, up, down)
         return y.astype(x.dtype)
 
     ys = jax.lax.map(jax.checkpoint(one), tuple(everyone))
-    return jax.lax.psum_scatter(ys, AXIS, scatter_dimension=0, tiled=False)
+    y = jax.lax.psum_scatter(ys, AXIS, scatter_dimension=0, tiled=False)
+    return weighted(y.reshape(rows, n, -1), own_index, own_weights) if apart else y
 
 
-def ragged_or_in_parts(ep: int, x, index, weights, gate, up, down):
+def ragged_or_in_parts(ep: int, swiglu: SwiGLU, x, index, weights, gate, up, down):
     """`_ragged` with room for SLACK times the mean, or in parts where the worst case fits."""
     rows, n = index.shape
     own = gate.shape[0]
@@ -151,7 +164,7 @@ def ragged_or_in_parts(ep: int, x, index, weights, gate, up, down):
     parts = 1
     while (rows // parts) * ep * min(n, own) > room and rows % (2 * parts) == 0:
         parts *= 2
-    run = functools.partial(_ragged, ep, gate, up, down)
+    run = functools.partial(_ragged, ep, swiglu, gate, up, down)
     arriving = jax.lax.psum(group_sizes(index.reshape(-1) // own, ep), AXIS)
 
     def whole(x, index, weights):
@@ -169,13 +182,14 @@ def ragged_or_in_parts(ep: int, x, index, weights, gate, up, down):
     return jax.lax.cond(jnp.max(arriving) <= room, whole, in_parts, x, index, weights)
 
 
-def _ragged(ep: int, gate, up, down, room: int, x, index, weights):
+def _ragged(ep: int, swiglu: SwiGLU, gate, up, down, room: int, x, index, weights):
     """Rows sorted by expert go out as one slice an expert, and arrive sorted by expert."""
     source, dest, sizes = sorted_rows(index, ep * gate.shape[0])
     counts = jax.lax.all_gather(sizes, AXIS)
     there, back, groups = exchange_plan(counts, jax.lax.axis_index(AXIS))
     xs = _exchange(dispatch(x, source, dest), room, there)
-    ys = _exchange(ragged_swiglu(xs, groups, gate, up, down), source.shape[0], back)
+    ys = swiglu(xs, groups, gate, up, down).astype(x.dtype)
+    ys = _exchange(ys, source.shape[0], back)
     return weighted(collect(ys, source, dest).astype(jnp.float32), index, weights)
 
 

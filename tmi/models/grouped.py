@@ -3,8 +3,9 @@ once.
 
 `tiled` pads each expert's rows to whole tiles (CPU: plain products, one weight gather a tile);
 `ragged` multiplies groups of unequal size (`jax.lax.ragged_dot`, a Mosaic kernel on TPU, which
-skips what lies beyond the last group). Sorting is a permutation, so its gradient is a gather too:
-XLA would emit a scatter.
+skips what lies beyond the last group); `by_kernel` does so by our own kernel, whose bits are those
+of the decoding one. Sorting is a permutation, so its gradient is a gather too: XLA would emit a
+scatter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from jaxtyping import Array, Float, Int
 
 from tmi import numerics
 from tmi.models.layers import contract
+from tmi_kernels import ragged_dot as ragged_kernels
+from tmi_kernels.tiles import weigh
 
 TILE = 128  # rows of one expert that are multiplied together
 
@@ -81,6 +84,34 @@ def ragged_swiglu(xs: Float[Array, "R D"], sizes: Int[Array, " E"], gate, up, do
         )
 
     return product(jax.nn.silu(product(xs, gate)) * product(xs, up), down)
+
+
+def by_kernel(
+    x: Float[Array, "T D"], index: Int[Array, "T N"], weights: Float[Array, "T N"],
+    gate: Float[Array, "E F D"], up: Float[Array, "E F D"], down: Float[Array, "E D F"],
+    implementation: str = "pallas_tpu",
+) -> Float[Array, "T D"]:  # fmt: skip
+    """As `ragged`, f32. A row whose experts are named in rising order, none twice, gets the bits
+    that `expert_gemv` of the same implementation gives it, however many rows there are."""
+    source, dest, sizes = sorted_rows(index, gate.shape[0])
+    xs = dispatch(x, source, dest)
+    ys = collect(kernel_swiglu(xs, sizes, gate, up, down, implementation), source, dest)
+    y = jnp.zeros(x.shape, jnp.float32)
+    for n in range(index.shape[1]):
+        y = y + weigh(weights[:, n, None], ys[:, n])
+    return y
+
+
+def kernel_swiglu(
+    xs: Float[Array, "R D"], sizes: Int[Array, " E"], gate, up, down,
+    implementation: str = "pallas_tpu",
+) -> Float[Array, "R D"]:  # fmt: skip
+    """As `ragged_swiglu`, f32; the hidden layer alone is rounded to the type of the banks."""
+
+    h = ragged_kernels.ragged_swiglu(xs, gate, up, sizes, implementation=implementation)
+    return ragged_kernels.ragged_dot(
+        h, down, sizes, out_dtype=jnp.float32, implementation=implementation
+    )
 
 
 def sorted_rows(

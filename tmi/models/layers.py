@@ -47,9 +47,9 @@ def in_dtype(module, dtype: str, but: str = ""):
     )
 
 
-# Where numerics are invariant: both sides of a product come in whole tiles, and what is contracted
-# in blocks that XLA's CPU kernels add up in one go, whatever the rows (docs/LOG.md).
-ROWS, COLUMNS, CONTRACTED = 4, 16, 128
+# Where bits matter a product has that many rows and columns: one is another kernel's. The order in
+# which a number is added up depends on how many columns there are beside whole tiles.
+LEAST, TILE = 2, 64
 
 
 def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]:
@@ -58,21 +58,25 @@ def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]
     if not numerics.invariant():
         return _dot(x, w)
     flat = x.reshape(-1, x.shape[-1])
-    y = _dot_in_blocks(whole_tiles(flat, ROWS), whole_tiles(w, COLUMNS))
+    y = _dot(at_least(flat), at_least(w))
     return y[: flat.shape[0], : w.shape[0]].reshape(*x.shape[:-1], w.shape[0])
 
 
-def whole_tiles(x: Float[Array, "*b r i"], tile: int) -> Float[Array, "*b t i"]:
-    """Rows, and as many of zeros as make whole tiles."""
-    more = -x.shape[-2] % tile
+def at_least(x: Float[Array, "*b r i"]) -> Float[Array, "*b t i"]:
+    """Rows, and as many of zeros as make LEAST."""
+    return _with_zeros(x, max(0, LEAST - x.shape[-2]))
+
+
+def whole_tiles(x: Float[Array, "*b r i"]) -> Float[Array, "*b t i"]:
+    """Rows of which there are more in one program than in another, and zeros to whole tiles."""
+    return _with_zeros(x, -x.shape[-2] % TILE)
+
+
+def _with_zeros(x, more: int):
     if not more:
         return x
     # Held in memory: XLA would multiply what is not zero by itself.
     return jax.lax.optimization_barrier(jnp.pad(x, (*((0, 0),) * (x.ndim - 2), (0, more), (0, 0))))
-
-
-def blocks_of(size: int, block: int = CONTRACTED) -> list[slice]:
-    return [slice(start, start + block) for start in range(0, size, block)]
 
 
 @jax.custom_vjp
@@ -93,15 +97,6 @@ def _dot_bwd(saved, g):
 _dot.defvjp(_dot_fwd, _dot_bwd)
 
 
-@jax.custom_vjp
-def _dot_in_blocks(x, w):
-    parts = [_dot(x[:, part], w[:, part]) for part in blocks_of(x.shape[1])]
-    return functools.reduce(jnp.add, parts)
-
-
-_dot_in_blocks.defvjp(lambda x, w: (_dot_in_blocks(x, w), (x, w)), _dot_bwd)
-
-
 def transposed_product(x: Float[Array, "*n r i"], g: Float[Array, "*n r o"]):
     """g^T x [*n, o, i]. On CPU XLA makes a transposed copy of such a product's first operand, in
     the midst of whatever computes it: slow, so that is the smaller one, and it is computed before.
@@ -120,7 +115,7 @@ def contract(x: Float[Array, "*n r i"], y: Float[Array, "*n t i"]) -> Float[Arra
     """x y^T of each pair of matrices, both contracted on their last axis; f32 whatever they are."""
     if not numerics.invariant():
         return _contract(x, y)
-    return contract_in_blocks(x, y, CONTRACTED)
+    return _contract(at_least(x), at_least(y))[..., : x.shape[-2], : y.shape[-2]]
 
 
 @jax.custom_vjp
@@ -153,13 +148,15 @@ def contract_in_blocks(
 ) -> Float[Array, "*n r t"]:
     """As `contract`, T in blocks whose products are added in order: a block of zeros changes no
     bit, wherever it stands."""
-    rows, columns = x.shape[-2], y.shape[-2]
-    x, y = whole_tiles(x, ROWS), whole_tiles(y, COLUMNS)
-    parts = [_contract(x[..., part], y[..., part]) for part in blocks_of(x.shape[-1], block)]
-    total = parts[0]
-    if len(parts) > 1:
-        total = functools.reduce(jnp.add, parts, jnp.zeros_like(total))
-    return total[..., :rows, :columns]
+
+    def blocks(z):  # [*n, r, T] -> [*n, T / block, r, block]
+        return z.reshape(*z.shape[:-1], -1, block).swapaxes(-2, -3)
+
+    parts = contract(blocks(x), blocks(y))
+    total = jnp.zeros_like(parts[..., 0, :, :])
+    for i in range(parts.shape[-3]):
+        total = total + parts[..., i, :, :]
+    return total
 
 
 def _in_blocks_fwd(x, y, block):

@@ -115,7 +115,9 @@ def highest(scores: Float[Array, "T E"], count: int) -> Int[Array, "T N"]:
 
 def few_rows(x, index, weights, gate, up, down, implementation="reference"):
     """Decoding: read each expert once if the rows are likely to need them all, else gather theirs
-    (gather + gemv)."""
+    (gather + gemv). A kernel reads once what was chosen, in any case."""
+    if implementation != "reference":
+        return expert_gemv(x, index, weights, gate, up, down, implementation=implementation)
     rows, n = index.shape
     experts = gate.shape[0]
     if rows * n >= experts:
@@ -127,9 +129,9 @@ def few_rows(x, index, weights, gate, up, down, implementation="reference"):
             h = jax.nn.silu(dot(x, gate[e])) * dot(x, up[e])
             y = y + share * dot(h, down[e])
         return y
-    if numerics.invariant() and implementation == "reference":
+    if numerics.invariant():
         return gathered(x, index, weights, gate, up, down)
-    return expert_gemv(x, index, weights, gate, up, down, implementation=implementation)
+    return expert_gemv(x, index, weights, gate, up, down)
 
 
 def each_once(x, index, weights, gate, up, down):

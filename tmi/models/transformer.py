@@ -21,7 +21,7 @@ from tmi.models.attention import (
     attend,
     attend_ring,
     gathered_bias,
-    row_masks,
+    hidden_of,
     time_of,
 )
 from tmi.models.cache import LayerCache, append_kv
@@ -187,7 +187,10 @@ class Transformer(nnx.Module):
         counts, heard, taps = {}, None, None
         valid = (segment > 0).astype(jnp.float32)
         time = time_of(self.config, self.layout, microturn)
-        masks = {span: row_masks(position, segment, span) for span in {k[0] for k in self.kinds}}
+        masks = {
+            span: hidden_of(self.config, position, segment, span)
+            for span in {kind[0] for kind in self.kinds}
+        }
         x = x.astype(self.config.dtype)
 
         def step(span: Span, layer: Block, x: Array):

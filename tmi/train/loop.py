@@ -21,6 +21,7 @@ from tmi.data.pipeline import dev_batches, merge_states, train_batches
 from tmi.mesh import on
 from tmi.paths import PathLike
 from tmi.train import checkpoint, hosts, initial, provenance
+from tmi.train.alignment import Alignment
 from tmi.train.checkpoint import CheckpointError, Checkpoints
 from tmi.train.metrics import DevAverages, TrainingDiverged, Window, Writer
 from tmi.train.step import TrainState, averaged, eval_step, init_state, train_step
@@ -60,6 +61,7 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
     batches = train_batches(config, rows=rows)
     placement = sharding.batch_shardings(config, mesh)
     evaluate = make_evaluator(config, mesh) if c.eval_every else None
+    alignment = Alignment(config) if c.replay_every else None
 
     # -- state ------------------------------------------------------------------------------------
     shardings = state_shardings(config, mesh)
@@ -111,6 +113,16 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
         shown = ", ".join(f"{k} {v:.4f}" for k, v in dev.items())
         say(f"step {step} dev: {shown}{' (best)' if better else ''}")
 
+    def replay(step: int) -> None:
+        assert alignment is not None
+        found = alignment.measure(step, state.params)
+        writer.write(step, "replay", found)
+        say(
+            f"step {step} replay: log-probability gap {found['logprob_gap']:.3g} over "
+            f"{found['tokens']:.0f} tokens of {found['microturns']:.0f} live micro-turns, "
+            f"{found['differing']:.0f} numbers differ"
+        )
+
     stop, votes, agreed = StopRequest(), hosts.StopVote(mesh), False
     pending: tuple[int, dict[str, Array], Array | None] | None = None
     step = start
@@ -156,6 +168,10 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
                 settle()
                 with window.pause():
                     measure(step)
+            if alignment and (last or step % c.replay_every == 0):
+                settle()
+                with window.pause():
+                    replay(step)
             if last or (c.save_every and step % c.save_every == 0):
                 settle()
                 with window.pause():

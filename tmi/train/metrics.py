@@ -180,7 +180,7 @@ class Writer:
         self._start, self._began = step, time.perf_counter()
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """kind: 'train' or 'dev'."""
+        """kind: 'train', 'dev' or 'replay'."""
         rounded = {k: float(f"{v:.6g}") for k, v in values.items()}
         try:
             self._file.write(json.dumps({"step": step, "kind": kind, **rounded}) + "\n")

@@ -6,7 +6,11 @@ number while the tile before is multiplied. So an expert chosen by several rows,
 are, is read once, and one that nobody chose never. All rows pass through each expert (a matrix unit
 takes as long for one row as for 128) and count where they chose it.
 
-The sum of a row runs over its experts in rising order whatever the other rows chose.
+Why a row's bits depend on that row and its experts alone: `tmi_kernels/tiles.py`. An expert's
+products are those of `ragged_dot`, over the same chunks in the same order; its output is summed
+over F before it is weighted, and the sum of a row runs over its experts in rising order whatever
+the other rows chose. So a row gets here the bits that it gets among the many rows of training
+(`by_kernel` in tmi/models/grouped.py).
 """
 
 from __future__ import annotations
@@ -20,10 +24,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float, Int
 
 from tmi_kernels.platforms import only_on
+from tmi_kernels.tiles import ROWS, VMEM_BYTES, accumulate, chunk, hidden, weigh
 
-LANES = 128
 WEIGHT_BYTES = 12 * 2**20  # of the three banks' tiles, two of each: one is read, one multiplied
-VMEM_BYTES = 32 * 2**20  # all that the kernel may take
 
 
 def expert_gemv(
@@ -34,7 +37,7 @@ def expert_gemv(
     up: Float[Array, "E F D"],
     down: Float[Array, "E D F"],
     *,
-    interpret: bool = False,
+    interpret: bool | pltpu.InterpretParams = False,
 ) -> Float[Array, "T D"]:
     """See `tmi_kernels.expert_gemv`. Raises ValueError if a tile does not fit a TPU's fast memory
     (VMEM), NotImplementedError if it is differentiated."""
@@ -43,24 +46,32 @@ def expert_gemv(
 
 
 def tile_width(rows: int, width: int, expert_width: int, itemsize: int) -> int:
-    """How much of F is multiplied at a time: all of it, or a multiple of 128 that divides it."""
-    wide = range(LANES, expert_width, LANES)
-    accepted = [n for n in wide if expert_width % n == 0] + [expert_width]
+    """How much of F is multiplied at a time: a divisor that is whole chunks, or all of it."""
+    d, f = (whole(size, itemsize) for size in (width, expert_width))
+    part = chunk(expert_width, itemsize)
+    accepted = [n for n in range(part, f, part) if expert_width % n == 0] + [f]
 
     def buffers(tile: int) -> int:
-        return 2 * 3 * tile * width * itemsize
+        return 2 * 3 * tile * d * itemsize
 
     tile = max((n for n in accepted if buffers(n) <= WEIGHT_BYTES), default=accepted[0])
-    # x and y twice, as all blocks are, the product before it is added, and the hidden layer.
-    need = buffers(tile) + rows * (width * (2 * itemsize + 3 * 4) + 3 * tile * 4)
+    # x and y twice, as all blocks are, the sum over F, and the hidden layer with its two halves.
+    t = -(-rows // ROWS) * ROWS
+    need = buffers(tile) + t * d * (2 * itemsize + 3 * 4) + ROWS * tile * (2 * 4 + itemsize)
     if need > VMEM_BYTES:
         raise ValueError(
             f"expert_gemv: {rows} rows of width {width} with a tile of {tile} of expert width "
             f"{expert_width} take {need / 2**20:.0f} MiB of VMEM; accepted: at most "
             f"{VMEM_BYTES // 2**20} MiB, so fewer rows, or an expert width that a smaller multiple "
-            f"of {LANES} divides"
+            f"of {part} divides"
         )
     return tile
+
+
+def whole(size: int, itemsize: int) -> int:
+    """`size` in whole chunks."""
+    part = chunk(size, itemsize)
+    return -(-size // part) * part
 
 
 def schedule(index: Int[Array, "T N"], experts: int) -> tuple[Array, Array]:
@@ -71,45 +82,52 @@ def schedule(index: Int[Array, "T N"], experts: int) -> tuple[Array, Array]:
     return order, 1 + jnp.sum(order[1:] != order[:-1], dtype=jnp.int32, keepdims=True)
 
 
-def _dot(a, b):
-    """a b^T, both contracted on their last axis, accumulated in f32."""
-    exact = a.dtype == jnp.float32
-    return jax.lax.dot_general(
-        a,
-        b,
-        (((1,), (1,)), ((), ())),
-        precision=jax.lax.Precision.HIGHEST if exact else None,
-        preferred_element_type=jnp.float32,
-    )
-
-
-def _kernel(order, count, x, index, weights, gate, up, down, y):
-    slot, tile = pl.program_id(0), pl.program_id(1)
+def _kernel(
+    order, count, x, index, weights, gate, up, down, y, a, b, h, total, *, width, expert_width
+):
+    slot, tile, tiles = pl.program_id(0), pl.program_id(1), pl.num_programs(1)
+    d, f = (chunk(size, x.dtype.itemsize) for size in (width, expert_width))
+    valid = min(expert_width, h.shape[1])
 
     @pl.when((slot == 0) & (tile == 0))
     def _():
         y[...] = jnp.zeros_like(y)
 
+    @pl.when((slot < count[0]) & (tile == 0))
+    def _():
+        total[...] = jnp.zeros_like(total)
+
+    def tile_of_rows(i, _):
+        rows = pl.ds(i * ROWS, ROWS)
+        for half, bank in ((a, gate), (b, up)):
+            half[...] = jnp.zeros_like(half)
+            accumulate(half, x.at[rows], bank, d, f, valid=width)
+        h[...] = hidden(a[...], b[...], h.dtype)
+        accumulate(total.at[rows], h, down, f, d, valid=valid)
+        return 0
+
     @pl.when(slot < count[0])
     def _():
-        h = jax.nn.silu(_dot(x[...], gate[0])) * _dot(x[...], up[0])
-        out = _dot(h.astype(down.dtype), down[0])
+        jax.lax.fori_loop(0, x.shape[0] // ROWS, tile_of_rows, 0)
+
+    @pl.when((slot < count[0]) & (tile == tiles - 1))
+    def _():
         chosen = jnp.where(index[...] == order[slot], weights[...], 0.0)
         share = jnp.sum(chosen, axis=1, keepdims=True)
-        # Of an expert that it did not choose a row must not even get the infinities.
-        y[...] += jnp.where(share != 0, share * out, 0.0)
+        y[...] += weigh(share, total[...])
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _run(tile: int, interpret: bool, x, index, weights, gate, up, down):
+def _run(tile: int, interpret: bool | pltpu.InterpretParams, x, index, weights, gate, up, down):
     (t, d), (e, f, _), n = x.shape, gate.shape, index.shape[1]
     order, count = schedule(index, e)
     if not interpret:
         order = only_on(order, "tpu", op="expert_gemv", implementation="pallas_tpu")
-    tiles = f // tile
+    tiles = pl.cdiv(f, tile)
+    t_whole, d_whole = pl.cdiv(t, ROWS) * ROWS, whole(d, x.dtype.itemsize)
 
-    def whole(slot, i, order, count):
+    def everything(slot, i, order, count):
         return 0, 0
 
     def part(slot, i, count):
@@ -126,17 +144,23 @@ def _run(tile: int, interpret: bool, x, index, weights, gate, up, down):
         num_scalar_prefetch=2,
         grid=(order.size, tiles),
         in_specs=[
-            pl.BlockSpec((t, d), whole),
-            pl.BlockSpec((t, n), whole),
-            pl.BlockSpec((t, n), whole),
-            pl.BlockSpec((1, tile, d), rows_of_bank),
-            pl.BlockSpec((1, tile, d), rows_of_bank),
-            pl.BlockSpec((1, d, tile), columns_of_bank),
+            pl.BlockSpec((t_whole, d_whole), everything),
+            pl.BlockSpec((t_whole, n), everything),
+            pl.BlockSpec((t_whole, n), everything),
+            pl.BlockSpec((None, tile, d_whole), rows_of_bank),
+            pl.BlockSpec((None, tile, d_whole), rows_of_bank),
+            pl.BlockSpec((None, d_whole, tile), columns_of_bank),
         ],
-        out_specs=pl.BlockSpec((t, d), whole),
+        out_specs=pl.BlockSpec((t_whole, d_whole), everything),
+        scratch_shapes=[
+            pltpu.VMEM((ROWS, tile), jnp.float32),
+            pltpu.VMEM((ROWS, tile), jnp.float32),
+            pltpu.VMEM((ROWS, tile), x.dtype),
+            pltpu.VMEM((t_whole, d_whole), jnp.float32),
+        ],
     )
     return pl.pallas_call(
-        _kernel,
+        functools.partial(_kernel, width=d, expert_width=f),
         grid_spec=grid_spec,
         out_shape=jax.ShapeDtypeStruct((t, d), jnp.float32),
         compiler_params=pltpu.CompilerParams(
