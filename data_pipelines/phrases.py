@@ -72,7 +72,8 @@ HELD_OUT = frozenset(
         "the opposite to the word {opposite}, that is the opposite of {opposite}, "
         "the word {echo} please, tell me {word} please, i want to hear {word}, and tell me {word}, "
         "then tell me {word}, then say {word} for me, you say {word} at once, "
-        "please keep saying {word}"
+        "please keep saying {word}, tell me the number each time, the word {counted} please, "
+        "you tell me {word}"
     ).split(", ")
 )
 

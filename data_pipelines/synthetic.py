@@ -17,7 +17,7 @@ import multiprocessing
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -69,7 +69,7 @@ class Generator:
         self.job = job
         bank = VoiceBank(job.voice_bank) if job.voice_bank else None
         self.speech = Speech(cache_dir=job.cache or None, bank=bank)
-        self.skills = skills.choose(job.skills)
+        self.skills, self.mixture = skills.choose(job.skills), skills.mixture(job.skills)
         self.lay = layout(clock(job.microturn_seconds))
 
     def session(self, index: int) -> tuple[Session, SessionRecord]:
@@ -81,13 +81,13 @@ class Generator:
         limit = float(rng.uniform(low, job.max_seconds))
         cast = tuple(self.speech.sample_voice(rng, job.split) for _ in range(2))
         s = Session(rng, job.split, self.lay, self.speech, cast, limit, job.min_seconds)
-        compose(s, self.skills)
+        compose(s, self.skills, self.mixture)
         for _ in range(20):
             if s.trials:
                 break
             limit = min(limit + 8.0, max(job.max_seconds, 30.0))  # nothing fitted: more room
             s = Session(rng, job.split, self.lay, self.speech, cast, limit, job.min_seconds)
-            compose(s, self.skills)
+            compose(s, self.skills, self.mixture)
         if not s.trials:
             raise ValueError(
                 f"session {index}: no scene of {list(self.skills)} fits into {limit:.0f} s, or "
@@ -105,10 +105,11 @@ def clock(seconds: float) -> Config:
     return Config(microturn=MicroturnConfig(seconds=seconds), speech=SpeechConfig())
 
 
-def compose(s: Session, modules: dict) -> None:
-    """Fills a session with scenes of one to four of the skills, gaps and side talk between them."""
+def compose(s: Session, modules: dict, mixture: Mapping[str, float] | None = None) -> None:
+    """Fills a session with scenes of one to four of the skills, gaps and side talk between them;
+    `mixture` has their weights, else each its own."""
     names = list(modules)
-    weights = np.array([modules[n].WEIGHT for n in names])
+    weights = np.array([mixture[n] if mixture else modules[n].WEIGHT for n in names])
     few = min(len(names), s.integer(1, 4))
     cast = s.rng.choice(len(names), few, replace=False, p=weights / weights.sum())
     share = weights[cast] / weights[cast].sum()
@@ -294,7 +295,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--sessions", type=int, default=64)
     p.add_argument("--workers", type=int, default=1, help="processes")
-    p.add_argument("--skills", default="", help=f"of {','.join(skills.SKILLS)}; all by default")
+    p.add_argument(
+        "--skills",
+        default="",
+        help=f"of {','.join(skills.SKILLS)}; all by default. "
+        "NAME:W gives one a weight, 'all' adds the others: all,timespeak:6",
+    )
     p.add_argument("--min_seconds", type=float, default=12.0)
     p.add_argument("--max_seconds", type=float, default=58.0)
     p.add_argument("--microturn_seconds", type=float, default=0.2, help="the clock of the targets")

@@ -31,12 +31,36 @@ SKILLS: dict[str, ModuleType] = {module.NAME: module for module in MODULES}
 
 
 def choose(names: str) -> dict[str, ModuleType]:
-    """The skills of a comma-separated list, all for "". ValueError names what is unknown."""
-    wanted = [n.strip() for n in names.split(",") if n.strip()] or list(SKILLS)
-    unknown = [n for n in wanted if n not in SKILLS]
+    """The skills of a list such as "answer,timespeak:6" (see `mixture`), all for ""."""
+    return {n: SKILLS[n] for n in mixture(names)}
+
+
+def mixture(names: str) -> dict[str, float]:
+    """The weights of a comma-separated list of skills, all of them for "": WEIGHT of its module, or
+    what a skill is given, as in "timespeak:6". "all" adds those not listed.
+
+    Raises ValueError naming what is no skill or no weight.
+    """
+    listed = dict(
+        (name.strip(), weight.strip())
+        for name, _, weight in (n.partition(":") for n in names.split(",") if n.strip())
+    )
+    if listed.pop("all", None) is not None or not listed:
+        listed |= {n: "" for n in SKILLS if n not in listed}
+    unknown = [n for n in listed if n not in SKILLS]
     if unknown:
         raise ValueError(f"no skill {', '.join(unknown)}; there are {', '.join(SKILLS)}")
-    return {n: SKILLS[n] for n in wanted}
+    return {n: _weight(n, w) if w else SKILLS[n].WEIGHT for n, w in listed.items()}
+
+
+def _weight(name: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"weight {text!r} of skill {name}; accepted: a number above 0")
+    return weight
 
 
 def user_texts(skills: dict[str, ModuleType], split: str) -> list[str]:

@@ -287,3 +287,25 @@ def test_records_depend_on_the_seed_and_not_on_the_workers(tmp_path):
 def test_mistakes_are_explained(flags, capsys):
     assert synthetic.main(flags) == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_a_mixture_gives_weights():
+    own = {n: m.WEIGHT for n, m in skills.SKILLS.items()}
+    assert skills.mixture("") == own
+    assert skills.mixture("typed, answer:3") == {"typed": own["typed"], "answer": 3.0}
+    assert skills.mixture("all,timespeak:6") == own | {"timespeak": 6.0}
+    chosen, mixture = skills.choose("typed:1e9,answer"), skills.mixture("typed:1e9,answer")
+    s = Session(np.random.default_rng(1), "dev", LAY, Beeps(), (UserVoice(), UserVoice()), 50.0)
+    synthetic.compose(s, chosen, mixture)
+    assert s.skills.count("typed") > s.skills.count("answer")
+
+
+@pytest.mark.parametrize("text", ["typed:-1", "typed:0", "typed:x", "typed:inf", "typed:nan"])
+def test_weights_that_are_none_are_named(text):
+    with pytest.raises(ValueError, match="of skill typed; accepted: a number above 0"):
+        skills.mixture(text)
+
+
+def test_skills_that_are_none_are_named():
+    with pytest.raises(ValueError, match="no skill juggling, singing; there are answer, "):
+        skills.mixture("typed,juggling:2,singing")
