@@ -3,6 +3,7 @@ activations and caches."""
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import math
 from collections.abc import Callable
@@ -59,16 +60,30 @@ class ShardingRules:
 
 
 RULES = ShardingRules()
+# Decoding has few rows and reads all weights for each: they stay whole, or divided over 'tensor'
+# and 'expert', where they are multiplied, and rows travel.
+SERVING = dataclasses.replace(RULES, embed=None, bank_mlp="tensor")
+
+_rules = contextvars.ContextVar("rules", default=RULES)
 
 
-def on(mesh: Mesh, function: Callable) -> Callable:
-    """`function`, traced with `mesh` as the current one."""
+def on(mesh: Mesh, function: Callable, rules: ShardingRules = RULES) -> Callable:
+    """`function`, traced with `mesh` as the current one and `rules` for what lies where."""
 
     def traced(*args, **kwargs):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*args, **kwargs)
+        token = _rules.set(rules)
+        try:
+            with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+                return function(*args, **kwargs)
+        finally:
+            _rules.reset(token)
 
     return traced
+
+
+def current_rules() -> ShardingRules:
+    """Those that `on` set; RULES if it set none."""
+    return _rules.get()
 
 
 def current() -> AbstractMesh | None:
@@ -82,4 +97,4 @@ def constrain(x: Array, *axes: str | None) -> Array:
     mesh = current()
     if mesh is None:
         return x
-    return jax.lax.with_sharding_constraint(x, RULES.spec(axes, x.shape, mesh))
+    return jax.lax.with_sharding_constraint(x, current_rules().spec(axes, x.shape, mesh))

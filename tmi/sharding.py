@@ -12,7 +12,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from tmi.config import MESH_AXES, Config, ConfigError
-from tmi.mesh import RULES, ShardingRules
+from tmi.mesh import RULES, SERVING, ShardingRules
 from tmi.models import tree
 
 
@@ -79,6 +79,21 @@ def state_shardings(
         return replicated(mesh)
 
     return jax.tree_util.tree_map_with_path(place, state)
+
+
+def session_shardings(
+    state: PyTree, slots: int, mesh: Mesh, rules: ShardingRules = SERVING
+) -> PyTree:
+    """Of what `slots` sessions carry while they decode: sessions over the batch axes, their keys
+    and values (all that has four dimensions) over heads too; anything else is replicated."""
+
+    def place(x) -> NamedSharding:
+        axes: tuple[str | None, ...] = (None,) * x.ndim
+        if x.shape[:1] == (slots,):
+            axes = ("batch", "kv_heads" if x.ndim == 4 else None, *axes[2:])[: x.ndim]
+        return NamedSharding(mesh, rules.spec(axes, x.shape, mesh))
+
+    return jax.tree.map(place, state)
 
 
 def host_rows(config: Config, mesh: Mesh) -> list[int]:

@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments import debug, nano
 from tmi import config as config_lib
@@ -169,6 +172,32 @@ def test_a_mesh_of_another_size_is_refused():
     config = config_lib.from_config_dict(debug.get_config())
     with pytest.raises(config_lib.ConfigError, match=r"v5e:2x2 has 4 devices"):
         program.slice_mesh(hardware.parse("v5e:2x2"), config.train.mesh)
+
+
+@pytest.mark.tpu
+def test_memory_counts_what_is_donated_once():
+    """What is said to take a little less than there is compiles, a little more is refused."""
+    where = hardware.parse("v5e:2x2")
+    whole = NamedSharding(program.slice_mesh(where, (1, 4, 1, 1, 1)), PartitionSpec())
+
+    def step(weights, x):
+        @jax.checkpoint
+        def layer(x, w):
+            return x + jnp.tanh(x @ w) @ w.T, None
+
+        grads = jax.grad(lambda ws: jnp.sum(jax.lax.scan(layer, x, ws)[0]))(weights)
+        return weights - 0.1 * grads, 0.0
+
+    def compiled(layers):
+        args = [jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=whole)
+                for shape in ((layers, 8192, 4096), (32768, 8192))]  # fmt: skip
+        given = {"parameters": program.bytes_of(args)}
+        made = program.compile_program(program.Program(step, tuple(args), (0,), given, 1.0, 0.0, 2))
+        return made, given["parameters"] + made.temporaries
+
+    fits, total = compiled(20)
+    assert fits.text is not None and 0.9 * where.chip.hbm_bytes < total < where.chip.hbm_bytes
+    assert compiled(24)[0].text is None
 
 
 @pytest.mark.tpu

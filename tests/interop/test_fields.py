@@ -113,7 +113,8 @@ def test_a_workdir_goes_out_and_comes_in(workdir, tmp_path):
     before = inkling.Checkpoint(config, held, {}, {}).logits(inputs)
 
     inkling.export(workdir, tmp_path / "out")
-    np.testing.assert_allclose(inkling.read(tmp_path / "out").logits(inputs), before, atol=2e-6)
+    after = inkling.read(tmp_path / "out").logits(inputs)
+    assert np.abs(after - before).max() / np.abs(before).max() < 1e-6
 
     # Into a workdir and out once more, with what is only carried.
     raw = json.loads((tmp_path / "out" / "config.json").read_text()) | {"image_token_id": 7}

@@ -51,7 +51,7 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
     if mode == "train":
         sizes = {"positions": config.data.batch_size * config.data.row_length}
     else:
-        sizes = {"sessions": sessions, "context": context}
+        sizes = {"sessions": sessions, "context": context, "passes": p.passes}
     memory = {**p.state, "temporaries": compiled.temporaries}
     limit = where.chip.hbm_bytes / where.chip.devices
     out = {
@@ -73,10 +73,9 @@ def report(config: Config, where: hardware.Slice, mode: str, sessions: int, cont
         return out | {"message": compiled.message}
     if _HLO.value:
         pathlib.Path(_HLO.value).write_text(compiled.text)
-    found = hlo.collectives(compiled.text)
-    # State is read, and in training written; what is made on the way is written and read.
-    passes = 2 if mode == "train" else 1
-    moved = passes * sum(p.state.values()) + 2 * compiled.temporaries
+    found = hlo.collectives(compiled.text, p.trips)
+    # What is made on the way is written and read.
+    moved = p.passes * sum(p.state.values()) + 2 * compiled.temporaries
     moved *= where.chip.devices
     line = roofline.roofline(where, p.model_flops, p.extra_flops, moved, found)
     return out | {

@@ -17,15 +17,16 @@ beside this page, made by the command below; `python -m tmi.aot.page docs/pods` 
 them. Seconds are those of a roofline (`tmi/aot/roofline.py`): the rates that the vendor publishes,
 matrix products at 70 % of their peak, recomputed products counted; communication that the compiled
 program does not overlap is added to computation. Meshes are data x fsdp x expert x sequence x
-tensor.
+tensor. A micro-turn is the longest there is: its passes read all weights for the input, for as many
+tokens as fit and for speech.
 """
 TRAIN = (
     "slice", "mesh", "positions a step", "GiB a device", "of that state", "seconds",
     "expected MFU", "all overlapped / nothing", "collectives, GiB a device",
 )  # fmt: skip
 DECODE = (
-    "slice", "mesh", "sessions x positions", "GiB a device", "weights", "cache", "milliseconds",
-    "bottleneck",
+    "slice", "mesh", "sessions x positions", "GiB a device", "weights", "cache", "passes",
+    "milliseconds", "bottleneck",
 )  # fmt: skip
 
 
@@ -62,7 +63,7 @@ def decode_row(r: dict) -> str:
     held = r["bytes_per_device"]
     cells = [
         r["topology"], mesh(r), f"{r.get('sessions')} x {r.get('context')}", memory(r),
-        f"{held['parameters'] / GIB:.1f}", f"{held['cache'] / GIB:.1f}",
+        f"{held['parameters'] / GIB:.1f}", f"{held['cache'] / GIB:.1f}", str(r.get("passes", 1)),
         f"{1000 * r.get('seconds', 0):.1f}", r.get("bottleneck", ""),
     ]  # fmt: skip
     return row(cells)

@@ -12,16 +12,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh
 
 from tmi import sharding
 from tmi.aot.hardware import Slice
 from tmi.config import MESH_AXES, Config, ConfigError
 from tmi.data.batch import abstract_batch, room
 from tmi.decode.step import init_state as init_stream
-from tmi.decode.step import input_chunk, microturn_step
-from tmi.mesh import RULES, on
-from tmi.microturn import Stream
+from tmi.decode.step import input_chunk, max_chunk, microturn_step
+from tmi.mesh import SERVING, on
+from tmi.microturn import Stream, layout
 from tmi.models import flops, tree
 from tmi.models.layers import F32
 from tmi.train.step import init_state, train_step
@@ -42,6 +42,8 @@ class Program:
     state: dict[str, int]
     model_flops: float
     extra_flops: float  # recomputed
+    passes: int  # how often a step reads the state, or reads and writes it, at most
+    trips: int = 1  # of a loop whose length the data decides, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +99,13 @@ def train_program(config: Config, mesh: Mesh) -> Program:
             "parameters": bytes_of(state.params), "average": bytes_of(state.ema),
             "optimizer": bytes_of(state.opt), "batch": bytes_of(batch),
         },
-        model, model / 3 if config.train.remat else 0.0,
+        model, model / 3 if config.train.remat else 0.0, 2,
     )  # fmt: skip
 
 
 def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> Program:
-    """One micro-turn of `sessions` sessions that remember `context` positions."""
+    """One micro-turn of `sessions` sessions that remember `context` positions: the longest, of a
+    full input, as many tokens as fit, and speech."""
     rows = math.prod(mesh.shape[a] for a in ("data", "fsdp"))
     if sessions % rows:
         raise ConfigError(
@@ -113,7 +116,7 @@ def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> P
     model = dataclasses.replace(config.model, global_blocks=-(-context // block), scan_layers=False)
     config = dataclasses.replace(config, model=model)
     shapes = sharding.param_shapes(config)
-    where = sharding.param_shardings(config, mesh)
+    where = sharding.param_shardings(config, mesh, SERVING)
 
     def weight(name: str) -> jax.ShapeDtypeStruct:
         dtype = "float32" if name.split(".")[-1] in F32 else config.model.dtype
@@ -121,27 +124,22 @@ def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> P
 
     params = {n: weight(n) for n in shapes}
 
-    def per_session(x):
-        axes = (
-            ("batch", *(None,) * (x.ndim - 1)) if x.shape[:1] == (sessions,) else (None,) * x.ndim
-        )
-        if x.ndim == 4 and axes[0]:  # keys and values
-            axes = ("batch", "kv_heads", None, None)
-        own = NamedSharding(mesh, RULES.spec(axes, x.shape, mesh))
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own)
+    def per_session(values):
+        where = sharding.session_shardings(values, sessions, mesh)
+        return _placed(values, where)
 
-    state = jax.tree.map(
-        per_session, jax.eval_shape(functools.partial(init_stream, config, sessions))
-    )
-    chunk = jax.tree.map(per_session, input_chunk(config, [None] * sessions))
+    state = per_session(jax.eval_shape(functools.partial(init_stream, config, sessions)))
+    chunk = per_session(input_chunk(config, [None] * sessions))
     mask = per_session(jax.ShapeDtypeStruct((sessions,), jnp.bool_))
     seed = per_session(jax.ShapeDtypeStruct((sessions,), jnp.uint32))
-    positions = sessions * (2 + config.microturn.max_text_out)
+    lay = layout(config)
+    written = lay.max_text_out + lay.speech_positions
+    positions = sessions * (max_chunk(config) + written)
     return Program(
-        on(mesh, functools.partial(microturn_step, config)),
+        on(mesh, functools.partial(microturn_step, config), SERVING),
         (params, state, chunk, mask, mask, seed), (1,),
         {"parameters": bytes_of(params), "cache": bytes_of(state), "batch": bytes_of(chunk)},
-        2.0 * positions * flops.position_macs(config, context), 0.0,
+        2.0 * positions * flops.position_macs(config, context), 0.0, 1 + written, lay.max_text_out,
     )  # fmt: skip
 
 
@@ -160,7 +158,10 @@ def compile_program(program: Program) -> Compiled:
         return Compiled(None, 0, int(size), message.splitlines()[0])
     memory = compiled.memory_analysis()
     assert memory is not None
-    return Compiled(compiled.as_text(), memory.temp_size_in_bytes, 0)
+    # Not temp_size_in_bytes, which counts what is donated once more: the compiler accepts programs
+    # whose arguments and that exceed the memory, and refuses those whose peak does.
+    made = memory.peak_memory_in_bytes - memory.argument_size_in_bytes
+    return Compiled(compiled.as_text(), max(0, made), 0)
 
 
 def bytes_of(values) -> int:

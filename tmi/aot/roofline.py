@@ -5,7 +5,8 @@ state read and written once, temporaries too. ICI: each collective over the axes
 its group fills, on each as a ring of which both directions are used ("How to Scale Your Model",
 jax-ml.github.io/scaling-book). A step takes as long as its slowest resource, and longer by the
 communication that the compiled program waits for: a collective that it starts and ends apart goes
-on beside computation, others do not.
+on beside computation, others do not. However little is sent, it takes `HOP_S` a hop to get half
+round the ring (the same source).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tmi.aot.hlo import Collective
 
 EFFICIENCY = 0.7  # of the peak, that large matrix products reach
 DIRECTIONS = 2  # of a ring
+HOP_S = 1e-6  # from a chip to its neighbour
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,7 @@ def ici_seconds(where: Slice, found: Iterable[Collective]) -> float:
             passed = c.bytes * max(sides) / 4
         elif c.kind == "collective-permute":
             passed = c.bytes
-        total += c.times * passed / ring
+        total += c.times * max(passed / ring, HOP_S * max(sides) / 2)
     return total
 
 

@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tmi import numerics
 from tmi.config import ModelConfig
-from tmi.mesh import RULES, constrain, current
+from tmi.mesh import constrain, current, current_rules
 from tmi.microturn import Layout
 from tmi.models import lora
 from tmi.models.layers import (
@@ -290,7 +290,7 @@ def by_kernel(q, k, v, rel, position, segment, span: Span, implementation: str):
     mesh, bias = current(), () if rel is None else (rel,)
     if mesh is not None:
         # Query heads go where their key heads are.
-        by_head = RULES.spec(("batch", "attended_heads", None, None), k.shape, mesh)
+        by_head = current_rules().spec(("batch", "attended_heads", None, None), k.shape, mesh)
         by_row = PartitionSpec(by_head[0])
         specs = (by_head,) * 3 + (by_row,) * 2 + (by_head,) * len(bias)
         run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=by_head, check_vma=False)

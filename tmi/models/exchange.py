@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 from tmi import numerics
 from tmi.models.grouped import (
     by_kernel,
-    collect,
+    combine,
     dispatch,
     group_sizes,
     kernel_swiglu,
@@ -127,7 +127,7 @@ def padded(ep: int, compute: Local, x, index, weights, gate, up, down):
     choice = swap(choice.reshape(ep, room)).reshape(-1, 1)
     ys = compute(xs, choice, jnp.ones(choice.shape, jnp.float32), gate, up, down)
     ys = swap(ys.astype(x.dtype).reshape(ep, room, -1)).reshape(ep * room, -1)
-    return weighted(collect(ys, source, dest), index, weights)
+    return combine(ys, weights, source, dest)
 
 
 def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
@@ -190,7 +190,7 @@ def _ragged(ep: int, swiglu: SwiGLU, gate, up, down, room: int, x, index, weight
     xs = _exchange(dispatch(x, source, dest), room, there)
     ys = swiglu(xs, groups, gate, up, down).astype(x.dtype)
     ys = _exchange(ys, source.shape[0], back)
-    return weighted(collect(ys, source, dest).astype(jnp.float32), index, weights)
+    return combine(ys, weights, source, dest)
 
 
 Plan = tuple[Array, Array, Array, Array]  # input_offsets, send_sizes, output_offsets, recv_sizes

@@ -10,6 +10,8 @@ scatter.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -52,7 +54,7 @@ def tiled(
     h = jax.nn.silu(contract(xs, tile_weights(gate, pick, expert_of_tile)))
     h = h * contract(xs, tile_weights(up, pick, expert_of_tile))
     ys = contract(h, tile_weights(down, pick, expert_of_tile)).reshape(tiles * TILE, -1)
-    return weighted(collect(ys, source, dest.reshape(rows, n)), index, weights)
+    return combine(ys, weights, source, dest.reshape(rows, n))
 
 
 def weighted(
@@ -72,7 +74,7 @@ def ragged(
     """As `tiled`; an index of E is nobody's and costs nothing. f32 sums of whatever dtype."""
     source, dest, sizes = sorted_rows(index, gate.shape[0])
     ys = ragged_swiglu(dispatch(x, source, dest), sizes, gate, up, down)
-    return weighted(collect(ys, source, dest).astype(jnp.float32), index, weights)
+    return combine(ys, weights, source, dest)
 
 
 def ragged_swiglu(xs: Float[Array, "R D"], sizes: Int[Array, " E"], gate, up, down):
@@ -143,10 +145,42 @@ def _dispatch_fwd(x, source, dest):
 
 
 def _dispatch_bwd(dest, g):
-    return jnp.sum(g[dest], axis=1), None, None
+    rows = (g[dest[:, n]].astype(jnp.float32) for n in range(dest.shape[1]))
+    return functools.reduce(jnp.add, rows).astype(g.dtype), None, None
 
 
 dispatch.defvjp(_dispatch_fwd, _dispatch_bwd)
+
+
+@jax.custom_vjp
+def combine(
+    ys: Float[Array, "R D"], weights: Float[Array, "T N"], source: Int[Array, " R"],
+    dest: Int[Array, "T N"],
+) -> Float[Array, "T D"]:  # fmt: skip
+    """Sorted rows -> the sum of each row's experts by weight, f32, added in their order. Expert by
+    expert, both ways: N times the rows in f32 are the largest arrays of a step."""
+    y = numerics.zero(dest[:, :1])
+    for n in range(dest.shape[1]):
+        y = y + weights[:, n, None] * ys[dest[:, n]].astype(jnp.float32)
+    return y
+
+
+def _combine_fwd(ys, weights, source, dest):
+    return combine(ys, weights, source, dest), (ys, weights, source, dest)
+
+
+def _combine_bwd(saved, g):
+    ys, weights, source, dest = saved
+    t, n = dest.shape
+    # Rows that pad the tiles are nobody's: weight zero, of whichever row.
+    share = jnp.concatenate([weights.reshape(-1), jnp.zeros((1,), weights.dtype)])[source]
+    of_row = g.astype(ys.dtype)[jnp.minimum(source // n, t - 1)]
+    d_ys = (share[:, None] * of_row.astype(jnp.float32)).astype(ys.dtype)
+    parts = [jnp.sum(g * ys[dest[:, k]].astype(jnp.float32), axis=1) for k in range(n)]
+    return d_ys, jnp.stack(parts, axis=1).astype(weights.dtype), None, None
+
+
+combine.defvjp(_combine_fwd, _combine_bwd)
 
 
 @jax.custom_vjp

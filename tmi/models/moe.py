@@ -93,7 +93,7 @@ class MoE(nnx.Module):
         x = x.astype(banks[0].dtype)
         if (where := mesh.current()) is not None:
             specs = tuple(
-                mesh.RULES.spec(axes, bank.shape, where)
+                mesh.current_rules().spec(axes, bank.shape, where)
                 for axes, bank in zip(BANK_AXES, banks, strict=True)
             )
             kinds = (self.c.expert_exchange, self.c.grouped)

@@ -104,7 +104,7 @@ def text_losses(
         return in_parts(table, hidden, target)
     # On each device by itself: else the table's gradient would be summed over all of them with each
     # part, and not once.
-    rows = mesh.RULES.spec(("batch", None), target.shape, where)
+    rows = mesh.current_rules().spec(("batch", None), target.shape, where)
     return jax.shard_map(
         in_parts, mesh=where, in_specs=(PartitionSpec(), rows, rows), out_specs=(rows, rows),
         check_vma=False,
