@@ -48,10 +48,25 @@ ENTRY %main (a: bf16[2,4]) -> f32[] {
 def test_collectives_in_a_loop_count_as_often_as_it_runs():
     assert hlo.collectives(TEXT) == [
         Collective("all-reduce", 8 * 4 * 4, 4, 5, False),
-        Collective("all-gather", 8 * 4 * 2, 4, 1, True),
+        Collective("all-gather", 8 * 4 * 2, 4, 1, False),
         Collective("reduce-scatter", 2 * 4 * 4 * 4, 4, 1, False),
     ]
     assert hlo.by_kind(hlo.collectives(TEXT))["all-reduce"] == {"count": 5, "bytes": 640}
+
+
+@pytest.mark.parametrize(
+    ("between", "beside"),
+    [
+        ("%b = f32[2] bitcast(%a)", False),
+        ("%f = f32[2] fusion(%a), kind=kLoop, calls=%body.1", True),
+        ("%d = f32[2] convolution(%a, %a), dim_labels=bf_io->bf", True),
+    ],
+)
+def test_what_starts_and_ends_apart_is_beside_what_is_computed_between(between, beside):
+    line = "  %ag = (bf16[2,4], bf16[8,4]) all-gather-start(%a), "
+    text = TEXT.replace("  %done =", f"  {between}\n  %done =")
+    assert line in text
+    assert [c.asynchronous for c in hlo.collectives(text)] == [False, beside, False]
 
 
 BESIDE = """\

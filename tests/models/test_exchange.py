@@ -71,6 +71,17 @@ def test_every_mesh_gives_the_values_and_gradients_of_one_device(kind, sizes):
         np.testing.assert_allclose(a, b, atol=5e-5)
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 8, 1, 1), (2, 1, 2, 1, 2)])
+def test_rows_that_travel_in_turn_get_the_values_and_gradients_of_one_device(sizes, monkeypatch):
+    monkeypatch.setattr(exchange, "MANY_ROWS", 0)
+    args = inputs(1)
+    want, want_grads = value_and_gradients(tiled, args)
+    y, grads = value_and_gradients(functools.partial(spread, "ring", mesh_of(*sizes)), args)
+    np.testing.assert_allclose(y, want, atol=2e-5)
+    for a, b in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-5)
+
+
 def test_a_padded_exchange_has_the_bits_of_one_device():
     args = inputs(3)
     run = jax.jit(functools.partial(spread, "padded", mesh_of(1, 2, 4, 1, 1)))

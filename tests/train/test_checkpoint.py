@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -109,6 +110,28 @@ def test_export_is_the_rounded_average_with_its_origin(config, workdir, tmp_path
     assert {"seed", "commit", "command", "dev", "format_version"} <= set(origin)
     again = checkpoint.export(out, tmp_path / "again")  # rounding once is rounding for good
     assert (again / "params.npz").read_bytes() == (out / "params.npz").read_bytes()
+
+
+def test_the_mean_of_two_legs_is_exported(config, workdir, tmp_path):
+    one = checkpoint.export(workdir, tmp_path / "one")
+    _, params = restore_params(one)
+    shifted = {n: np.asarray(x, np.float16) + np.float16(0.5) for n, x in params.items()}
+    shutil.copytree(one, tmp_path / "two")
+    np.savez(tmp_path / "two" / "params.npz", **shifted)
+    mean = checkpoint.export(one, tmp_path / "mean", mean_with=tmp_path / "two")
+    for name, x in restore_params(mean)[1].items():
+        wanted = (np.asarray(params[name]) + shifted[name].astype(np.float32)) / 2
+        np.testing.assert_array_equal(np.asarray(x), wanted.astype(np.float16))
+    origin = json.loads((mean / "info.json").read_text())
+    assert origin["weights"].startswith("mean of two") and "dev" not in origin
+    assert origin["mean_with"]["step"] == origin["step"]
+    again = checkpoint.export(mean, tmp_path / "again")
+    assert json.loads((again / "info.json").read_text())["mean_with"] == origin["mean_with"]
+
+    name = sorted(shifted)[0]
+    np.savez(tmp_path / "two" / "params.npz", **{n: x for n, x in shifted.items() if n != name})
+    with pytest.raises(checkpoint.CheckpointError, match="have other arrays|missing or unknown"):
+        checkpoint.export(one, tmp_path / "mean", mean_with=tmp_path / "two")
 
 
 @pytest.mark.parametrize("experiment", [nano, demo])

@@ -21,7 +21,7 @@ BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4,
     "f32": 4, "s64": 8, "u64": 8, "f64": 8,
 }  # fmt: skip
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\([^\n]*\) -> [^\n]*)?\{$", re.M)
+COMPUTES = ("fusion", "custom-call", "convolution", "dot", "while", "conditional", "call", "sort")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([\w\-]+)\((.*)$", re.M)
 _CALLEES = re.compile(r"(?:to_apply|calls|called_computations)=\{?%?([\w.\-]+)")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
@@ -49,7 +49,7 @@ def collectives(text: str, default_trips: int = 1) -> list[Collective]:
     out = []
     for name, instructions in bodies.items():
         begun = _starts(instructions)
-        for _, shape, op, rest in instructions:
+        for at, (own, shape, op, rest) in enumerate(instructions):
             kind = op.removesuffix("-start")
             if kind not in KINDS or not times.get(name):
                 continue
@@ -58,9 +58,20 @@ def collectives(text: str, default_trips: int = 1) -> list[Collective]:
             size = max(arrays, default=0)
             if kind == "reduce-scatter":  # its result is the smaller side
                 size *= group
-            beside = begun or op.endswith("-start")
+            beside = begun or op.endswith("-start") and _computes(own, instructions[at + 1 :])
             out.append(Collective(kind, size, group, times[name], beside))
     return out
+
+
+def _computes(started: str, after) -> bool:
+    """Whether anything is computed between a collective's start and its end; a compiled text is in
+    the order in which it runs."""
+    for _, _, op, rest in after:
+        if op.endswith("-done") and re.search(rf"%?{re.escape(started)}[,)]", rest):
+            return False
+        if op in COMPUTES:
+            return True
+    return False
 
 
 def _starts(instructions) -> bool:

@@ -73,7 +73,9 @@ def slice_mesh(where: Slice, sizes: tuple[int, ...]) -> Mesh:
             f"no TPU compiler for {where.name}: {error}. It comes with the extra [tpu]: "
             "pip install -e '.[tpu]', and runs with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1"
         ) from error
-    devices = mesh_utils.create_device_mesh(sizes, devices=topology.devices)
+    devices = mesh_utils.create_device_mesh(
+        sizes, devices=topology.devices, allow_split_physical_axes=True
+    )
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
@@ -158,8 +160,8 @@ def compile_program(program: Program) -> Compiled:
         return Compiled(None, 0, int(size), message.splitlines()[0])
     memory = compiled.memory_analysis()
     assert memory is not None
-    # Not temp_size_in_bytes, which counts what is donated once more: the compiler accepts programs
-    # whose arguments and that exceed the memory, and refuses those whose peak does.
+    # The peak is what the compiler holds against the memory there is, and refuses. Not
+    # temp_size_in_bytes: it accepts programs of which that alone is more than all memory.
     made = memory.peak_memory_in_bytes - memory.argument_size_in_bytes
     return Compiled(compiled.as_text(), max(0, made), 0)
 

@@ -55,7 +55,7 @@ class Roofline:
 
 def spanned(shape: tuple[int, ...], group: int) -> tuple[int, ...]:
     """The sides of the torus that a group of so many devices fills: the fewest with that product,
-    or one as long as the group."""
+    or one as long as the group, which no wire closes to a ring."""
     for count in range(1, len(shape) + 1):
         for sides in itertools.combinations(shape, count):
             if math.prod(sides) == group:
@@ -68,7 +68,8 @@ def ici_seconds(where: Slice, found: Iterable[Collective]) -> float:
     total = 0.0
     for c in found:
         sides = spanned(where.shape, c.group)
-        ring = where.chip.link_bytes * DIRECTIONS  # of one side
+        closed = math.prod(sides) == c.group and set(sides) <= set(where.shape)
+        ring = where.chip.link_bytes * (DIRECTIONS if closed else 1)  # of one side
         passed = c.bytes * (c.group - 1) / max(1, c.group) / len(sides)
         if c.kind == "all-reduce":
             passed *= 2  # reduce-scatter, then all-gather
@@ -76,7 +77,7 @@ def ici_seconds(where: Slice, found: Iterable[Collective]) -> float:
             # On a ring that goes both ways a block travels a quarter round on average.
             passed = c.bytes * max(sides) / 4
         elif c.kind == "collective-permute":
-            passed = c.bytes
+            passed = c.bytes * DIRECTIONS  # one of them
         total += c.times * max(passed / ring, HOP_S * max(sides) / 2)
     return total
 

@@ -6,8 +6,9 @@ Each device holds E / ep experts and a share of the rows. Nothing is ever droppe
 * 'ragged': `ragged_all_to_all` moves what there is. The buffer it arrives in holds `SLACK` times
   the mean; should any device need more, all of them take the same exchange in so many parts that
   the worst case fits (one branch of a `cond`).
-* 'ring': every row visits every device (all-gather), which adds what its experts say
-  (reduce-scatter). More bytes, no routing of rows: the choice for decoding, where rows are few.
+* 'ring': every row visits every device, which adds what its experts say. More bytes, no routing of
+  rows: the choice for decoding, where rows are few and are gathered at once, and for few devices,
+  where many rows travel while others are computed.
 
 Rows come back to where they were and are summed there in the order of the choice, so 'padded' and
 'ragged' give the bits of a single device. 'ring' does so where numerics are invariant, for as many
@@ -42,6 +43,7 @@ from tmi.models.grouped import (
 AXIS = "expert"
 ROWS = ("data", "fsdp", "expert", "sequence")  # mesh axes over which rows are divided
 SLACK = 1.5
+MANY_ROWS = 1024  # of a device, from which on they travel in turn
 KINDS = ("padded", "ragged", "ring")
 GROUPED = {"tiles": tiled, "ragged_dot": ragged, "pallas_tpu": by_kernel}
 
@@ -131,9 +133,8 @@ def padded(ep: int, compute: Local, x, index, weights, gate, up, down):
 
 
 def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
-    """All rows of the axis come here; those of my experts are computed, a peer's share at a time,
-    and the sums go home; where numerics are invariant each expert's part by itself, since it is
-    added to nothing but zeros on its way."""
+    """All rows of the axis come by; where numerics are invariant each expert's part of a row goes
+    by itself, since it is then added to nothing but zeros on its way."""
     if apart := numerics.invariant():
         rows, n = index.shape
         own_index, own_weights = index, weights
@@ -141,8 +142,8 @@ def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
         weights = jnp.ones(index.shape, jnp.float32)
     own = gate.shape[0]
     first = jax.lax.axis_index(AXIS) * own
-    everyone = [jax.lax.all_gather(a, AXIS) for a in (x, index, weights)]
 
+    @jax.checkpoint
     def one(args):
         x, index, weights = args
         mine = (index >= first) & (index < first + own)
@@ -151,9 +152,30 @@ def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
         y = compute(x, local, jnp.where(mine, weights, 0.0), gate, up, down)
         return y.astype(x.dtype)
 
-    ys = jax.lax.map(jax.checkpoint(one), tuple(everyone))
-    y = jax.lax.psum_scatter(ys, AXIS, scatter_dimension=0, tiled=False)
+    y = (all_at_once if x.shape[0] < MANY_ROWS else in_turn)(ep, one, (x, index, weights))
     return weighted(y.reshape(rows, n, -1), own_index, own_weights) if apart else y
+
+
+def all_at_once(ep: int, one: Callable, mine: tuple[Array, ...]) -> Array:
+    """Few rows: gathered, computed a peer's share at a time, and the sums scattered."""
+    ys = jax.lax.map(one, tuple(jax.lax.all_gather(a, AXIS) for a in mine))
+    return jax.lax.psum_scatter(ys, AXIS, scatter_dimension=0, tiled=False)
+
+
+def in_turn(ep: int, one: Callable, mine: tuple[Array, ...]) -> Array:
+    """Many rows go from device to device, and their sums behind them, while those that came before
+    are computed: a TPU then waits for neither."""
+    to_next = [(i, (i + 1) % ep) for i in range(ep)]
+
+    def onward(a: Array) -> Array:
+        return jax.lax.ppermute(a, AXIS, to_next)
+
+    coming = tuple(map(onward, mine))
+    total = one(mine)
+    for step in range(1, ep):
+        here, coming = coming, tuple(map(onward, coming)) if step + 1 < ep else coming
+        total = onward(total) + one(here)
+    return onward(total)
 
 
 def ragged_or_in_parts(ep: int, swiglu: SwiGLU, x, index, weights, gate, up, down):

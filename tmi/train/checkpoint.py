@@ -302,15 +302,33 @@ def _read_export(path: epath.Path) -> tuple[Config, dict[str, np.ndarray], dict]
         raise CheckpointError(f"{path}: its export is damaged ({_reason(e)})") from e
 
 
-def export(workdir: PathLike, out: PathLike, which: str = "best") -> epath.Path:
-    """Writes the averaged weights of `workdir` to `out` as float16, with config and origin.
+def export(
+    workdir: PathLike, out: PathLike, which: str = "best", mean_with: PathLike | None = None
+) -> epath.Path:
+    """Writes the averaged weights of `workdir` to `out` as float16, with config and origin; with
+    `mean_with`, the mean of them and of those of that workdir, which no dev loss was measured of.
 
-    Raises CheckpointError if a weight does not fit float16 or `out` is a training's workdir.
+    Raises CheckpointError if a weight does not fit float16, the two differ in their arrays or `out`
+    is a training's workdir.
     """
     config, params, info = read(workdir, which)
     out = paths.at(out)
     if (out / "checkpoints").exists():
         raise CheckpointError(f"{out} is a training's workdir: export to another directory")
+    measured = {"weights": "exponential average, rounded to float16"}
+    measured |= {k: info[k] for k in ("dev", "mean_with", "weights") if k in info}
+    if mean_with is not None:
+        _, others, their = read(mean_with, which)
+        if {n: x.shape for n, x in params.items()} != {n: x.shape for n, x in others.items()}:
+            raise CheckpointError(
+                f"{workdir} and {mean_with} have other arrays, and so no mean; accepted are two "
+                "legs of one model"
+            )
+        params = {n: (x + others[n]) / 2 for n, x in params.items()}
+        measured = {
+            "mean_with": {k: their.get(k) for k in ("step", "steps", "commit", "command")},
+            "weights": "mean of two exponential averages, rounded to float16",
+        }
     half = {n: np.asarray(x).astype(np.float16) for n, x in params.items()}
     bad = [n for n, x in half.items() if not np.isfinite(x).all()]
     if bad:
@@ -323,10 +341,9 @@ def export(workdir: PathLike, out: PathLike, which: str = "best") -> epath.Path:
         "steps": sum(leg["steps"] for leg in legs),
         "wall_s": round(sum(leg["wall_s"] for leg in legs), 1),
         **{k: last.get(k) for k in ("corpus_hash", "seed", "commit", "command")},
-        "dev": info["dev"],
+        **measured,
         "legs": legs,
         "num_parameters": int(sum(x.size for x in half.values())),
-        "weights": "exponential average, rounded to float16",
     }
     out.mkdir(parents=True, exist_ok=True)
     packed = io.BytesIO()
@@ -349,11 +366,14 @@ def main() -> None:
     workdir = flags.DEFINE_string("workdir", None, "Of a training.", required=True)
     out = flags.DEFINE_string("out", None, "Where the export goes.", required=True)
     which = flags.DEFINE_enum("which", "best", ["best", "latest"], "Which checkpoint.")
+    mean_with = flags.DEFINE_string(
+        "mean_with", None, "Another workdir: the mean of both is written (two legs of one model)."
+    )
 
     def run(_: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         try:
-            path = export(workdir.value, out.value, which.value)
+            path = export(workdir.value, out.value, which.value, mean_with.value)
         except (CheckpointError, config_lib.ConfigError, OSError) as e:
             raise SystemExit(f"error: {e}") from e
         size = sum(f.stat().length for f in path.iterdir() if f.is_file())
