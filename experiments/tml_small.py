@@ -6,8 +6,8 @@ Nobody trains it on a laptop; anybody can ask what it is and what it would take:
     python -m tmi.aot --config=experiments/tml_small.py --parameters
     python -m tmi.aot --config=experiments/tml_small.py --topology=v5p:4x4x8
 
-docs/pods reads the reports. The mesh is that of 128 chips; name another with
---config.train.mesh=1,128,4,1,1.
+docs/pods reads the reports. Mesh and batch are those of 128 chips; 512 take
+--config.train.mesh=2,64,4,1,1 --config.data.batch_size=3072, 64 the mesh 1,16,4,1,1 in micro-batches.
 """
 
 from ml_collections import ConfigDict
@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
     f.width, f.depth, f.feedback_width, f.draws = 2048, 6, 1024, 2
 
     d = c.data
-    d.row_length, d.batch_size = 4096, 512  # 2.1M positions a step
+    d.row_length, d.batch_size = 4096, 768  # 3.1M positions a step
     d.audio_slots, d.video_slots, d.speech_slots = 1536, 1536, 384
     o = c.optimizer
     o.muon, o.moment_dtype, o.ema = False, "bfloat16", 0.0
