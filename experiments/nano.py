@@ -4,9 +4,9 @@ A micro-turn has one audio position, one patch of 40x40 pixels when a frame come
 patch of 200 ms while the model speaks. Six layers of width 192, four of them mixtures of eight
 experts.
 
-Costs twelve and a half hours on two CPU cores that do other work besides: some 29,100 steps of 4096 positions
-in legs, each begun with the weights of the last or the mean of the last two. What it
-reaches is in assets/nano/info.json (dev, and each leg's command) and docs/LOG.md (evaluation).
+Costs twelve and a half hours on two CPU cores that do other work besides: some 29,100 steps of 4096
+positions in legs, each begun with the weights of the last or the mean of the last two. What it
+reaches is in assets/nano/info.json (each leg's command) and docs/LOG.md (evaluation).
 
     python -m data_pipelines.synthetic --out=build/corpus/train --split=train --sessions=20000
     python -m data_pipelines.synthetic --out=build/corpus/dev --split=dev

@@ -7,7 +7,7 @@ Nobody trains it on a laptop; anybody can ask what it is and what it would take:
     python -m tmi.aot --config=experiments/tml_small.py --topology=v5p:4x4x8
 
 docs/pods reads the reports. Mesh and batch are those of 128 chips; 512 take
---config.train.mesh=2,64,4,1,1 --config.data.batch_size=3072, 64 the mesh 1,16,4,1,1 in micro-batches.
+--config.train.mesh=2,64,4,1,1 --config.data.batch_size=3072.
 """
 
 from ml_collections import ConfigDict
