@@ -10,7 +10,7 @@ from data_pipelines.session import Conflict, Session, Turn
 NAME = "timespeak"
 WEIGHT = 2.4
 LONG_SHARE, SILENCE_SHARE = 0.5, 0.4  # of the train split's single waits
-TYPED_SHARE = 0.35  # of the train split's requests: what a time is, without words to be heard first
+TYPED_SHARE = 0.5  # of the train split's requests: what a time is, without words to be heard first
 
 _CLOCK = tuple(number(n) for n in range(8, 57))
 _WORDS = {"word": TIME_WORDS}
@@ -308,7 +308,7 @@ def _longer(s: Session) -> None:
 
 def scene(s: Session) -> None:
     if s.split == "train":  # a wait that comes once teaches less than one that comes again
-        kinds = (_in,) * 5 + (_at,) * 6 + (_every,) * 3 + (_longer,) * 2
+        kinds = (_in,) * 6 + (_at,) * 7 + (_every,) * 2 + (_longer,)
     else:  # every and longer often do not fit; about as many of each come out
         kinds = (_in, _in, _every, _every, _every, _at, _longer, _longer)
     s.choice(kinds)(s)
