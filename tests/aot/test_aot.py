@@ -189,6 +189,19 @@ def test_a_mesh_of_another_size_is_refused():
         program.slice_mesh(hardware.parse("v5e:2x2"), config.train.mesh)
 
 
+@pytest.mark.parametrize(
+    "message, gib",
+    [
+        ("the total memory required for HLO temporaries (99.12G) exceeds available HBM (95.74G).",
+         3.38),
+        ("Used 97.31G of 95.74G hbm. Exceeded hbm capacity by 1.57G.", 1.57),
+        ("out of hbm", 0.0),
+    ],
+)  # fmt: skip
+def test_what_is_too_much_is_read_off_the_compilers_message(message, gib):
+    assert program.excess(message) == pytest.approx(gib * 2**30, abs=2**20)
+
+
 @pytest.mark.tpu
 def test_memory_counts_what_is_donated_once():
     """What is said to take a little less than there is compiles, a little more is refused."""

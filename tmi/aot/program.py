@@ -155,15 +155,26 @@ def compile_program(program: Program) -> Compiled:
         message = str(error)
         if "hbm" not in message.lower():
             raise
-        over = re.search(r"[Ee]xceeded[^\d]*([\d.]+)([KMG])", message)
-        size = float(over[1]) * 2 ** {"K": 10, "M": 20, "G": 30}[over[2]] if over else 0
-        return Compiled(None, 0, int(size), message.splitlines()[0])
+        return Compiled(None, 0, excess(message), message.splitlines()[0])
     memory = compiled.memory_analysis()
     assert memory is not None
     # The peak is what the compiler holds against the memory there is, and refuses. Not
     # temp_size_in_bytes: it accepts programs of which that alone is more than all memory.
     made = memory.peak_memory_in_bytes - memory.argument_size_in_bytes
     return Compiled(compiled.as_text(), max(0, made), 0)
+
+
+def excess(message: str) -> int:
+    """Bytes too many, of either way in which the compiler says so; 0 if it does not."""
+    size = r"([\d.]+)([KMG])"
+    told = re.search(rf"[Ee]xceeded[^\d]*{size}", message)
+    if told is None:
+        told = re.search(rf"\({size}\) exceeds available HBM \({size}\)", message)
+    if told is None:
+        return 0
+    sizes = [float(n) * 2 ** {"K": 10, "M": 20, "G": 30}[unit]
+             for n, unit in zip(told.groups()[::2], told.groups()[1::2], strict=True)]  # fmt: skip
+    return int(sizes[0] - sum(sizes[1:]))
 
 
 def bytes_of(values) -> int:
