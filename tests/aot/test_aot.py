@@ -69,6 +69,22 @@ def test_what_starts_and_ends_apart_is_beside_what_is_computed_between(between, 
     assert [c.asynchronous for c in hlo.collectives(text)] == [False, beside, False]
 
 
+def test_of_branches_the_one_counts_that_moves_most():
+    few = """%few (p.3: f32[8,4]) -> f32[8,4] {
+  %p.3 = f32[8,4] parameter(0)
+  ROOT %once = f32[8,4]{1,0} ragged-all-to-all(%p.3), replica_groups={{0,1}}
+}
+
+"""
+    body = TEXT[TEXT.index("%body.1 (") : TEXT.index("ENTRY")]
+    many = body.replace("%body.1 (", "%many (").replace("all-reduce(", "ragged-all-to-all(")
+    chosen = "  %c = f32[8,4] conditional(%i, %a, %a), branch_computations={%few, %many}\n"
+    text = TEXT.replace("ENTRY", few + many.replace("[8,4]", "[16,4]") + "ENTRY")
+    found = hlo.collectives(text.replace("  %w =", chosen + "  %w ="))
+    moved = [c.bytes for c in found if c.kind == "ragged-all-to-all"]
+    assert moved == [16 * 4 * 4]
+
+
 BESIDE = """\
 HloModule m
 
@@ -229,15 +245,24 @@ def test_memory_counts_what_is_donated_once():
 
 
 @pytest.mark.tpu
-def test_the_command_compiles_a_training_step():
+@pytest.mark.parametrize(
+    "flags, fsdp, collective",
+    [
+        ((), 4, "all-gather"),
+        (("--config.train.mesh=1,2,2,1,1", "--config.model.expert_exchange=ragged",
+          "--config.model.grouped=ragged_dot"), 2, "ragged-all-to-all"),
+    ],
+    ids=("fsdp", "ragged"),
+)  # fmt: skip
+def test_the_command_compiles_a_training_step(flags, fsdp, collective):
     done = subprocess.run(
         [sys.executable, "-m", "tmi.aot", "--config=experiments/debug.py", "--topology=v5e:2x2",
-         "--config.data.batch_size=4"],
+         "--config.data.batch_size=4", *flags],
         capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True,
     )  # fmt: skip
     out = json.loads(done.stdout.splitlines()[-1])
-    assert out["fits"] and out["collectives"] and 0 < out["expected_mfu"] < 1
-    assert out["mesh"]["fsdp"] == 4 and out["bottleneck"] in ("compute", "hbm", "ici")
+    assert out["fits"] and collective in out["collectives"] and 0 < out["expected_mfu"] < 1
+    assert out["mesh"]["fsdp"] == fsdp and out["bottleneck"] in ("compute", "hbm", "ici")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Collectives are counted once a run of the program: those inside a loop as often as the loop runs. A
 TPU's text gives no trip counts, so they are read off the constant that the loop's condition
-compares with; where that fails the count is the caller's to give.
+compares with; where that fails the count is the caller's to give. Of branches the one counts that
+moves most.
 
 An all-gather that goes on beside computation is spread over fusions of a TPU's text: one starts it,
 others take it on while they compute something else, one ends it. It is counted where it starts.
@@ -106,27 +107,45 @@ def _computations(text: str) -> dict[str, list[tuple[str, str, str, str]]]:
 def _times(bodies: dict, default_trips: int) -> dict[str, int]:
     """Runs of each computation in one run of the entry, which is listed under its own name."""
     entry = next(n for n, body in bodies.items() if n != "ENTRY" and body is bodies["ENTRY"])
-    times: dict[str, int] = collections.defaultdict(int)
 
-    def visit(name: str, runs: int) -> None:
-        times[name] += runs
+    def runs(name: str) -> collections.Counter[str]:
+        """Of those that are run by `name`, itself counted once."""
+        out = collections.Counter({name: 1})
         for _, _, op, rest in bodies.get(name, ()):
             if op == "while":
                 condition = re.search(r"condition=%?([\w.\-]+)", rest)
                 body = re.search(r"body=%?([\w.\-]+)", rest)
                 known = re.search(r"known_trip_count[^\d]*(\d+)", rest)
                 trips = int(known[1]) if known else _trips(bodies.get(condition[1], ()))  # pyright: ignore
-                visit(body[1], runs * (trips or default_trips))  # pyright: ignore
-            elif op in ("call", "conditional", "async-start"):
+                for callee, count in runs(body[1]).items():  # pyright: ignore
+                    out[callee] += count * (trips or default_trips)
+            elif op == "conditional":
+                out += max(map(runs, _branches(rest)), key=moved, default=collections.Counter())
+            elif op in ("call", "async-start"):
                 for callee in _CALLEES.findall(rest):
-                    visit(callee, runs)
+                    out += runs(callee)
             elif op == "fusion":
                 for callee in _CALLEES.findall(rest):
                     if _starts(bodies.get(callee, ())):
-                        visit(callee, runs)
+                        out += runs(callee)
+        return out
 
-    visit(entry, 1)
-    return times
+    def moved(found: collections.Counter[str]) -> int:
+        return sum(
+            count * max((_size(*a) for a in _ARRAY.findall(shape)), default=0)
+            for name, count in found.items()
+            for _, shape, op, _ in bodies.get(name, ())
+            if op.removesuffix("-start") in KINDS
+        )
+
+    return runs(entry)
+
+
+def _branches(rest: str) -> list[str]:
+    listed = re.search(r"branch_computations=\{([^}]*)\}", rest)
+    if listed:
+        return [name.strip().lstrip("%") for name in listed[1].split(",")]
+    return re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", rest)
 
 
 def _trips(condition) -> int:
