@@ -10,6 +10,7 @@ from data_pipelines.session import Conflict, Session, Turn
 NAME = "timespeak"
 WEIGHT = 2.4
 LONG_SHARE, SILENCE_SHARE = 0.5, 0.4  # of the train split's single waits
+NEAR_SHARE, ALONE_SHARE = 0.5, 0.5  # of the train split's named seconds
 TYPED_SHARE = 0.5  # of the train split's requests: what a time is, without words to be heard first
 
 _CLOCK = tuple(number(n) for n in range(8, 57))
@@ -267,6 +268,11 @@ def _at(s: Session) -> None:
     if earliest > latest:
         raise Conflict("no second left to speak at")
 
+    # Of the train split's moments half are near, and half are waited for in silence: what is asked
+    # for is learnt from a single request first, then from one among others.
+    if s.split == "train" and s.chance(NEAR_SHARE):
+        latest = min(latest, earliest + 8)
+
     def make() -> tuple:
         return NAME, "at", s.integer(max(8, earliest), latest), s.choice(TIME_WORDS)
 
@@ -275,7 +281,8 @@ def _at(s: Session) -> None:
     if turn.end + 1.0 > n:
         raise Conflict("named a second that was over")
     _timed(s, "at", turn.start, [float(n)], word, n + 2.0)
-    s.cursor = turn.end + 0.6
+    alone = s.split == "train" and s.chance(ALONE_SHARE)
+    s.cursor = n + 1.0 if alone else turn.end + 0.6
 
 
 def _until_stop(s: Session, category: str, turn, waits: list[float], word: str) -> None:

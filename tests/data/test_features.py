@@ -74,6 +74,18 @@ def test_what_the_user_said_is_to_be_known_one_micro_turn_after_it_was_read():
     assert TOKENS.decode(seq.heard[at[0]]) == " stop" and (seq.heard[at[0], 5:] == -1).all()
 
 
+def test_a_number_of_two_words_is_to_be_known_whole_said_or_typed():
+    words = [("at", 0.0, 0.1), ("twenty", 0.1, 0.3), ("four", 0.5, 0.7), ("two", 0.9, 1.1)]
+    turns = turns_of(plain(user_words=words))
+    said = {m: TOKENS.decode(t.heard) for m, t in enumerate(turns) if len(t.heard)}
+    assert said == {1: " at", 2: " twenty", 4: " twenty four", 6: " two"}
+    turns = turns_of(plain(text_in=[(0.3, "say go at second thirty nine")]))
+    last = max(m for m, t in enumerate(turns) if t.text_in)
+    assert {m: TOKENS.decode(t.heard) for m, t in enumerate(turns) if len(t.heard)} == {
+        last + 1: " thirty nine"
+    }
+
+
 def test_what_is_in_view_is_to_be_known_with_each_frame():
     frames = [(t, image((0, 0, 200))) for t in (0.05, 0.25, 0.35, 0.65)]
     record = plain(frames=frames, seen_words=[("red ball", 0.3, 0.6), ("cat", 0.6, 2.0)])

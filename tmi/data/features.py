@@ -1,7 +1,8 @@
 """A session record as micro-turns: the features that a config asks for, on tmi/microturn's clock:
 
 user audio   -> dMel bins of the micro-turn that reads them
-user words   -> tokens to be known one micro-turn after the one that reads their end
+user words   -> tokens to be known one micro-turn after the one that reads their end; of a number
+                of two words, typed or spoken, both words' at the second's
 seen words   -> tokens to be known in each micro-turn in which a frame of them came
 frames       -> one pair of 40x40 patches, in the micro-turns in which frames came
 typed text   -> tokens in the micro-turn that reads it
@@ -30,6 +31,9 @@ from tmi.media import audio, video
 from tmi.microturn import Layout, Microturn, SessionSequence, cut, lay_out, layout, spill_text
 
 MAX_SESSION_S = 3600.0
+# A second is named by one number: its last word alone tells a tenth of the times.
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+ONES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SLACK_S = 30.0  # what the model says may outlast the user's track by this much
 
 
@@ -68,6 +72,8 @@ def to_microturns(
     )
     bins = _heard(record, lay, len(turns), dmel, rng)
     understood, in_view = _understood(record, lay, tokenizer), _in_view(record, lay, tokenizer)
+    for m, tokens in _numbers_read(turns, tokenizer).items():
+        understood[m] += tokens
     pairs = _seen(record, config, lay, len(turns))
     speech = _spoken(record, config, lay, speaking)
     sensed = _sensed(record, lay)
@@ -143,8 +149,30 @@ def _heard(
 def _understood(record: SessionRecord, lay: Layout, tokenizer: TextEncoder) -> dict[int, list[int]]:
     """Micro-turn -> tokens of the words whose end was read in the one before."""
     out: dict[int, list[int]] = collections.defaultdict(list)
+    before = ""
     for word, _, end in record.user_words:
-        out[lay.microturn_reading(end) + 1] += tokenizer.encode_word(word)
+        if before in TENS and word in ONES:
+            word = f"{before} {word}"
+        for part in word.split():
+            out[lay.microturn_reading(end) + 1] += tokenizer.encode_word(part)
+        before = word
+    return out
+
+
+def _numbers_read(turns: Sequence[Microturn], tokenizer: TextEncoder) -> dict[int, list[int]]:
+    """Micro-turn -> tokens of the typed numbers of two words that ended in the one before."""
+    out: dict[int, list[int]] = collections.defaultdict(list)
+    typed = [(m, token) for m, turn in enumerate(turns) for token in turn.text_in]
+    if not typed:
+        return out
+    tens, ones = ([tokenizer.encode_word(w) for w in words] for words in (TENS, ONES))
+    tokens = [token for _, token in typed]
+    for end, (m, last) in enumerate(typed, start=1):
+        for second in (w for w in ones if w[-1] == last and tokens[end - len(w) : end] == w):
+            begun = end - len(second)
+            for first in tens:
+                if tokens[max(0, begun - len(first)) : begun] == first and m + 1 < len(turns):
+                    out[m + 1] += first + second
     return out
 
 
