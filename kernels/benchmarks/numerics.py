@@ -16,13 +16,11 @@ import time
 
 import numpy as np
 from absl import app, flags, logging
+from turns import inputs
 
-from tmi import streams
 from tmi.config import Config
-from tmi.data.records import SessionRecord, open_corpus, read_sessions
+from tmi.data.records import open_corpus, read_sessions
 from tmi.decode.stream import Decoder
-from tmi.media.audio import from_int16
-from tmi.microturn import Microturn
 from tmi.models import tree
 from tmi.train.checkpoint import restore_params
 
@@ -61,21 +59,6 @@ def training(config: Config, corpus: str, steps: int) -> dict:
     batch = next(batches)
     batches.close()
     return summary(seconds({p: our_step(under(config, p), batch) for p in POLICIES}, steps))
-
-
-def inputs(decoder: Decoder, record: SessionRecord, count: int) -> list[Microturn]:
-    """`count` micro-turns of a session, over and over."""
-    lay, reader = decoder.layout, decoder.reader()
-    wave = from_int16(record.user_audio)
-    total = lay.num_microturns(record.duration_s)
-    events = streams.slices(lay, record.events, record.duration_s)
-    turns = []
-    for m in range(total):
-        frames = [(t, image) for t, image in record.frames if lay.microturn_reading(t) == m]
-        text = "".join(s for t, s in record.text_in if lay.microturn_reading(t) == m)
-        samples = wave[m * lay.samples : (m + 1) * lay.samples]
-        turns.append(reader.read(samples, frames, text, events[m]))
-    return [turns[i % total] for i in range(count)]
 
 
 def streaming(config: Config, params: dict, corpus: str, slots: int, warm: int, count: int) -> dict:

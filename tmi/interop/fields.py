@@ -239,6 +239,26 @@ def _dense(kinds: list[str], layers: int) -> dict[str, typing.Any]:
 # -- ours to theirs ------------------------------------------------------------------------------
 
 
+def published_shape(config: Config) -> Config:
+    """The same transformer without what we add to the published block."""
+    model = dataclasses.replace(
+        config.model, position_bias="token", qk_gain=1.0, clock_features=False,
+        stream_embeddings=False, embedding_norm=True, mlp_scale=True, hearing_layer=0,
+        waiting_bins=0, appointments=False,
+    )  # fmt: skip
+    return dataclasses.replace(
+        config,
+        model=model,
+        audio=dataclasses.replace(config.audio, frames_per_position=1, power_floor=1e-10),
+        video=dataclasses.replace(
+            config.video, folds=((2, 40),), stem_channels=(), gelu="erf", pixels="clip", rows=1,
+            cols=1,
+        ),
+        speech=dataclasses.replace(config.speech, enabled=False),
+        data=dataclasses.replace(config.data, speech_slots=0),
+    )  # fmt: skip
+
+
 def refusals(c: Config) -> list[str]:
     """What of a Config the published format cannot hold, each by the name of its field."""
     m, a, v, audio = c.model, c.audio, c.video, Config().audio

@@ -55,26 +55,6 @@ def our_step(config: Config, batch: dict[str, np.ndarray]) -> Step:
     return step
 
 
-def published_shape(config: Config) -> Config:
-    """The same transformer without what we add to the published block."""
-    model = dataclasses.replace(
-        config.model, position_bias="token", qk_gain=1.0, clock_features=False,
-        stream_embeddings=False, embedding_norm=True, mlp_scale=True, hearing_layer=0,
-        waiting_bins=0, appointments=False,
-    )  # fmt: skip
-    return dataclasses.replace(
-        config,
-        model=model,
-        audio=dataclasses.replace(config.audio, frames_per_position=1, power_floor=1e-10),
-        video=dataclasses.replace(
-            config.video, folds=((2, 40),), stem_channels=(), gelu="erf", pixels="clip", rows=1,
-            cols=1,
-        ),
-        speech=dataclasses.replace(config.speech, enabled=False),
-        data=dataclasses.replace(config.data, speech_slots=0),
-    )  # fmt: skip
-
-
 def their_step(config: Config, rows: int, length: int, compiled: bool) -> Step:
     """Raises ImportError without the extra [oracle]."""
     from tmi.interop import fields
@@ -83,7 +63,7 @@ def their_step(config: Config, rows: int, length: int, compiled: bool) -> Step:
     transformers: typing.Any = importlib.import_module("transformers")
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
-    raw = fields.from_config(published_shape(config))
+    raw = fields.from_config(fields.published_shape(config))
     made: typing.Any = transformers.InklingForConditionalGeneration(
         transformers.InklingConfig(**raw)
     )
