@@ -29,7 +29,6 @@ def get_config() -> ConfigDict:
     c.model.clock_digits = 4
     c.model.hearing_layer = 4  # of 6: the global layer at the end reads what was said
     c.model.waiting_bins = 48
-    c.model.appointments = True
     c.model.router_bias_rate = 5e-3
 
     d = c.data
@@ -37,8 +36,8 @@ def get_config() -> ConfigDict:
     d.audio_slots, d.video_slots, d.speech_slots = 1024, 512, 320
     # Times and cues are learnt last, counting what is seen first.
     d.skill_weights = (
-        ("answer", 2.8), ("charades", 0.7), ("cuespeak", 5.0), ("interruption", 3.2),
-        ("overlap", 2.0), ("refusal", 1.6), ("repcount", 0.5), ("timespeak", 9.0),
+        ("answer", 2.8), ("charades", 0.7), ("cuespeak", 4.4), ("interruption", 3.2),
+        ("overlap", 2.0), ("refusal", 1.6), ("repcount", 0.5), ("timespeak", 7.0),
         ("translation", 1.8), ("typed", 0.9), ("watch", 2.0),
     )  # fmt: skip
     d.corpus, d.dev_corpus = "build/corpus/train", "build/corpus/dev"

@@ -129,7 +129,6 @@ class ModelConfig:
         0  # after so many layers what is said and seen is read off (a loss); 0: off
     )
     waiting_bins: int = 0  # classes of the time until it next speaks, a loss; 0: off
-    appointments: bool = False  # the second of the clock at which it next speaks, and its word: so
     log_scaling_floor: int = 0  # 0: off; published global layers: 128000
     log_scaling_alpha: float = 0.1
     norm_eps: float = 1e-6
@@ -212,7 +211,6 @@ class TrainConfig:
     speech_weight: float = 0.5
     hearing_weight: float = 0.5  # of what is said and seen, where model.hearing_layer > 0
     waiting_weight: float = 0.2  # of the time until it speaks, where model.waiting_bins > 0
-    appointment_weight: float = 0.2  # of when it next speaks and what, with model.appointments
     eom_weight: float = 0.3  # of the END of a micro-turn: most of all targets
     log_every: int = 10
     eval_every: int = 200

@@ -14,7 +14,7 @@ from experiments import demo, nano
 from tmi import config as config_lib
 from tmi.models import flops
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed
-from tmi.models.heads import AppointmentHead, FlowHead, HearingHead, Unembed, WaitingHead
+from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
 
 
 def product_macs(f, *args) -> int:
@@ -73,12 +73,8 @@ def test_what_is_read_off_a_position(config):
     heads = run(build(HearingHead, config), hidden) + 2 * run(unembed, hidden)
     if config.model.waiting_bins:
         heads += run(build(WaitingHead, config), hidden)
-    if config.model.appointments:
-        heads += run(build(AppointmentHead, config), hidden) + run(unembed, hidden)
     clock = run(build(Clock, config), jnp.zeros((1, 1), jnp.int32))
-    bare = dataclasses.replace(
-        config.model, hearing_layer=0, waiting_bins=0, appointments=False, clock_features=False
-    )
+    bare = dataclasses.replace(config.model, hearing_layer=0, waiting_bins=0, clock_features=False)
     without = dataclasses.replace(config, model=bare)
     own = flops.position_macs(config, 500) - flops.position_macs(without, 500)
     assert own == heads - run(unembed, hidden) + clock

@@ -135,7 +135,6 @@ def to_config(raw: Mapping) -> Config:
         embedding_norm=True,
         hearing_layer=0,
         waiting_bins=0,
-        appointments=False,
         log_scaling_floor=t["log_scaling_n_floor"] or 0,
         log_scaling_alpha=float(t["log_scaling_alpha"]),
         norm_eps=float(t["rms_norm_eps"]),
@@ -244,7 +243,7 @@ def published_shape(config: Config) -> Config:
     model = dataclasses.replace(
         config.model, position_bias="token", qk_gain=1.0, clock_features=False,
         stream_embeddings=False, embedding_norm=True, mlp_scale=True, hearing_layer=0,
-        waiting_bins=0, appointments=False,
+        waiting_bins=0,
     )  # fmt: skip
     return dataclasses.replace(
         config,
@@ -272,7 +271,6 @@ def refusals(c: Config) -> list[str]:
         ("model.embedding_norm", m.embedding_norm, True),
         ("model.hearing_layer", m.hearing_layer, 0),
         ("model.waiting_bins", m.waiting_bins, 0),
-        ("model.appointments", m.appointments, False),
         ("audio.frames_per_position", a.frames_per_position, 1),
         ("video.gelu", v.gelu, "erf"),
         ("video.pixels", v.pixels, "clip"),

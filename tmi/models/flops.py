@@ -21,7 +21,7 @@ from tmi.models.transformer import dense_layers, spans
 
 def position_macs(config: Config, length: int) -> float:
     """Multiply-adds of the transformer, the unembedding and the targets of training (what is heard,
-    the wait, the appointment) for one position of sessions of `length` positions."""
+    the wait) for one position of sessions of `length` positions."""
     m = config.model
     d = m.width
     active = m.num_experts_per_token + m.num_shared_experts
@@ -46,8 +46,6 @@ def position_macs(config: Config, length: int) -> float:
         total += d * (32 + 10 * m.clock_digits)
     if m.hearing_layer:
         total += d * d + d * config.text.vocab_size
-    if m.appointments:
-        total += d * d + 20 * d + d * config.text.vocab_size
     return total + d * m.waiting_bins + d * config.text.vocab_size
 
 

@@ -61,23 +61,6 @@ class WaitingHead(nnx.Module):
         return dot(h, self.write[...])
 
 
-class AppointmentHead(nnx.Module):
-    """What the model knows of when it next speaks and of what it says then: two digits of the
-    clock's second, and a hidden state of the unembedding. A target of training, in each micro-turn
-    until then: that a request is kept in mind is learnt from all of the wait, and with the second
-    named, the moment is a comparison of digits."""
-
-    def __init__(self, config: Config, key: Array):
-        d = config.model.width
-        k = jax.random.split(key, 2)
-        self.digits = weight(k[0], 20, d, (None, "embed"))
-        self.word = weight(k[1], d, d, ("embed", None))
-
-    def __call__(self, h: Float[Array, "*b D"]) -> tuple[Float[Array, "*b 20"], Array]:
-        """Scores of the last two digits, the last one first, and the word's hidden state."""
-        return dot(h, self.digits[...]), rms_norm(dot(h, self.word[...]))
-
-
 def waiting_class(microturns: Int[Array, "*b"], bins: int) -> Int[Array, "*b"]:
     """Waits of 0, 1, ... micro-turns as classes: one each up to 8, then 10 % longer each; the last
     holds all that are longer."""

@@ -18,11 +18,11 @@ from tmi.models import lora
 from tmi.models.attention import time_of
 from tmi.models.cache import KVCache, ring_positions, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
-from tmi.models.heads import AppointmentHead, FlowHead, HearingHead, Unembed, WaitingHead
+from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
 from tmi.models.transformer import Taps, Transformer, TransformerOutput, taps_of
 
 # Modules that only a loss reads: decoding has no use for them, and a leg may add them anew.
-TRAINING_ONLY = ("hearing", "waiting", "appointment")
+TRAINING_ONLY = ("hearing", "waiting")
 
 
 class InteractionModel(nnx.Module):
@@ -43,8 +43,6 @@ class InteractionModel(nnx.Module):
             self.hearing = HearingHead(config, k[8])
         if config.model.waiting_bins:
             self.waiting = WaitingHead(config, jax.random.fold_in(key, 999))
-        if config.model.appointments:
-            self.appointment = AppointmentHead(config, jax.random.fold_in(key, 998))
         self.further = config.streams
         # Keys far from those of the split: all the rest begins as it does without further streams.
         self.streams = nnx.Dict({

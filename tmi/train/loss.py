@@ -1,11 +1,11 @@
-"""loss = text cross-entropy + flow matching + what is heard and seen + when it next speaks,
+"""loss = text cross-entropy + flow matching + what is heard and seen + the wait until it speaks,
 weighted per position.
 
 What the router needs is a rule, not a loss (step.py). The user's words are asked of a hidden layer,
 one micro-turn after they ended, and what is in view with each frame: a transcript teaches hearing
 from every word, where answers teach it from one word in ten. Likewise the time until the model next
-speaks is asked for in each micro-turn, where its words tell one time in a hundred, and so are the
-second of the clock and the word. Decoding has no use for any of them.
+speaks is asked for in each micro-turn, where its words tell one time in a hundred. Decoding has no
+use for either.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from tmi import mesh, numerics
 from tmi.config import Config
-from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream, layout
+from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
 from tmi.models.heads import Unembed, waiting_class
 from tmi.models.interaction import InteractionModel
 from tmi.models.layers import in_dtype
@@ -38,8 +38,6 @@ class PositionLosses(typing.NamedTuple):
     speech: Float[Array, "B P"]
     heard: Float[Array, "B S"] | None
     waiting: Float[Array, "B S"] | None
-    second: Float[Array, "B S"] | None
-    word: Float[Array, "B S"] | None
     hit: Float[Array, "B S"]
     counts: dict[str, Array]
 
@@ -67,23 +65,13 @@ def position_losses(
         speech = model.flow.loss(source, batch["speech"], keys[2])
     if heard is not None:
         heard = hearing_loss(model.unembed(model.hearing(heard)), batch["heard"])
-    waiting = second = word = None
-    wait, token = following(batch)
+    waiting = None
     if config.model.waiting_bins:
-        classes = waiting_class(jnp.maximum(wait, 0), config.model.waiting_bins)
-        waiting = cross_entropy(model.waiting(hidden), classes)
-    if config.model.appointments:
-        digits, state = model.appointment(hidden)
-        due = layout(config).output_tenths(batch["microturn"] + jnp.maximum(wait, 0)) // 10
-        second = cross_entropy(digits[..., :10], due % 10)
-        second = second + cross_entropy(digits[..., 10:], due // 10 % 10)
-        word, _ = text_losses(model.unembed, state, token, config.train.loss_chunks)
-    return PositionLosses(text, speech, heard, waiting, second, word, hit, counts)
-
-
-def cross_entropy(scores: Float[Array, "*b N"], target: Int[Array, "*b"]) -> Float[Array, "*b"]:
-    one_hot = jax.nn.one_hot(target, scores.shape[-1], dtype=jnp.float32)
-    return jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
+        classes = waiting_class(jnp.maximum(waits(batch), 0), config.model.waiting_bins)
+        one_hot = jax.nn.one_hot(classes, config.model.waiting_bins, dtype=jnp.float32)
+        scores = model.waiting(hidden)
+        waiting = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
+    return PositionLosses(text, speech, heard, waiting, hit, counts)
 
 
 def text_losses(
@@ -94,9 +82,9 @@ def text_losses(
 
     def part(table, hidden, target):
         logits = unembed.logits(table, hidden).astype(jnp.float32)
-        return cross_entropy(logits, target), (jnp.argmax(logits, axis=-1) == target).astype(
-            jnp.float32
-        )
+        one_hot = jax.nn.one_hot(target, logits.shape[-1], dtype=jnp.float32)
+        text = jax.nn.logsumexp(logits, axis=-1) - jnp.sum(one_hot * logits, axis=-1)
+        return text, (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
 
     def in_parts(table, hidden, target):
         def split(x):
@@ -123,21 +111,19 @@ def text_losses(
     )(table, hidden, target)  # fmt: skip
 
 
-def following(batch: dict[str, Array]) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
-    """Micro-turns until the next that has words, and the first token of these, at the positions
-    before a micro-turn's output; -1 and 0 at others, and where the session has no further words."""
-    target, segment, microturn = (batch[n] for n in ("text_target", "segment", "microturn"))
+def waits(batch: dict[str, Array]) -> Int[Array, "B S"]:
+    """Micro-turns until the next that has words, at the positions before a micro-turn's output; -1
+    at others, and where the session has no further words."""
+    target, segment = batch["text_target"], batch["segment"]
     before = (target >= 0) & (batch["stream"] != Stream.TEXT_OUT)
     begins = before & (target != EOM_ID) & (target != SPEAK_ID)
-    size = target.shape[1]
-    at = jnp.where(begins, jnp.arange(size), size)
-    at = jax.lax.cummin(at, axis=1, reverse=True)
-    there = jnp.minimum(at, size - 1)
-    their_segment, then, token = (
-        jnp.take_along_axis(x, there, axis=1) for x in (segment, microturn, target)
-    )
-    known = before & (at < size) & (their_segment == segment)
-    return jnp.where(known, then - microturn, -1), jnp.where(known, token, 0)
+    # Sessions follow each other in a row, so the least code to come is the next in time.
+    far = 1 << 20
+    code = segment * far + batch["microturn"]
+    none = jnp.iinfo(jnp.int32).max
+    following = jax.lax.cummin(jnp.where(begins, code, none), axis=1, reverse=True)
+    known = before & (following // far == segment)
+    return jnp.where(known, following - code, -1)
 
 
 def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> Float[Array, "B S"]:
@@ -169,10 +155,8 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
         )
         heard = said + QUIET_WEIGHT * quiet + SEEN_WEIGHT * seen
         out |= {"said": said, "seen": seen, "heard": heard}
-    if config.model.waiting_bins or config.model.appointments:
-        wait, _ = following(batch)
-        out["waiting"] = (wait >= 0).astype(jnp.float32)
-        out["appointment"] = (wait > 0).astype(jnp.float32)
+    if config.model.waiting_bins:
+        out["waiting"] = (waits(batch) >= 0).astype(jnp.float32)
     return out
 
 
@@ -212,11 +196,6 @@ def loss_fn(
     if losses.waiting is not None:
         metrics["loss/waiting"] = mean(losses.waiting, "waiting")
         total = total + t.waiting_weight * metrics["loss/waiting"]
-    if losses.second is not None and losses.word is not None:
-        metrics["loss/second"] = mean(losses.second, "appointment")
-        metrics["loss/word"] = mean(losses.word, "appointment")
-        both = metrics["loss/second"] + metrics["loss/word"]
-        total = total + t.appointment_weight * both
     return total, ({"loss": total, **metrics}, losses.counts)
 
 

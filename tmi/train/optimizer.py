@@ -13,7 +13,7 @@ from tmi.models import lora
 
 ADAM_TABLES = (
     "tokens.table", "tokens.stream", "unembed.table", "dmel.table", "clock.weight",
-    "clock.digits", "waiting.write", "appointment.digits",
+    "clock.digits", "waiting.write",
 )  # fmt: skip
 
 
