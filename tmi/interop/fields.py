@@ -243,7 +243,7 @@ def published_shape(config: Config) -> Config:
     model = dataclasses.replace(
         config.model, position_bias="token", qk_gain=1.0, clock_features=False,
         stream_embeddings=False, embedding_norm=True, mlp_scale=True, hearing_layer=0,
-        waiting_bins=0,
+        waiting_bins=0, clock_digits=0,
     )  # fmt: skip
     return dataclasses.replace(
         config,
