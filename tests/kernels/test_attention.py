@@ -400,12 +400,12 @@ def compiled(chip, shape, dtype, op):
         size = -(-(reach + whole) // s.kv_block) * s.kv_block
         args += [array(s.kv_heads, size, w, at=row_major) for w in (s.key_dim, s.dim)]
         args += [array(dtype=jnp.int32)] * 2
-    run = functools.partial(op, span=s, implementation="pallas_tpu")
+    kernel = functools.partial(op, span=s, implementation="pallas_tpu")
     if op is attention_cached:
         at = (one, row_major, row_major)
-        run = jax.jit(run, donate_argnums=(4, 5), out_shardings=at)
+        run = jax.jit(kernel, donate_argnums=(4, 5), out_shardings=at)
     else:
-        run = jax.jit(jax.grad(lambda *a: jnp.sum(op_f32(run, *a)), (0, 1, 2, 3)))
+        run = jax.jit(jax.grad(lambda *a: jnp.sum(op_f32(kernel, *a)), (0, 1, 2, 3)))
     return run.trace(*args).lower(lowering_platforms=("tpu",)).compile()
 
 
