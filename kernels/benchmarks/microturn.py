@@ -118,7 +118,7 @@ class Limit(typing.NamedTuple):
 
     def seconds(self, config: Config, params: dict, turns: list[Microturn], out, positions: int):
         """Of one micro-turn of as many sessions as there are turns."""
-        lay_rows = sum(len(input_streams(_layout(config), t)) for t in turns)
+        lay_rows = sum(1 + len(input_streams(_layout(config), t)) for t in turns)
         tokens = [o.tokens for o in out]
         spoken = sum(o.spoke for o in out)
         passes = [lay_rows] + [len(turns)] * max(tokens) + [len(turns)] * bool(spoken)
@@ -164,7 +164,10 @@ def streamed(config: Config, params: dict, slots: int, positions: int, limit: Li
         took = time.perf_counter() - begun
         if m > WARM:
             number, spoke = jax.device_get((out.num_tokens, out.spoke))
-            written = [Written(int(n), bool(s)) for n, s in zip(number, spoke, strict=True)]
+            # An END is appended with the next input.
+            written = [
+                Written(int(n) - (not s), bool(s)) for n, s in zip(number, spoke, strict=True)
+            ]
             least, count = limit.seconds(config, params, list(turns), written, positions)
             found.append(took)
             shares.append(took / least)

@@ -55,6 +55,18 @@ def test_silent_mel_is_silent():
     assert _loudness_db(vocode.vocode(SPEECH, mel + noise)) < -60
 
 
+def test_a_silent_patch_leaves_zeros():
+    """So the decoder need not compute what follows (tmi/decode/step.py)."""
+    patch = SPEECH.frames_per_position
+    silent = np.full((1, patch, SPEECH.num_mels), audio.silent_mel(SPEECH), np.float32)
+    state, _ = STEP(SPEECH, vocode.init(SPEECH), audio.speech_mel(_voice(), SPEECH)[None, :patch])
+    assert all(np.any(x) for x in state)
+    state, _ = STEP(SPEECH, state, silent)
+    assert not any(np.any(x) for x in state)
+    state, wave = STEP(SPEECH, state, silent)
+    assert not any(np.any(x) for x in (*state, wave))
+
+
 @pytest.mark.parametrize("look_ahead", [0, 1, 3])
 def test_delay_is_look_ahead_hops(look_ahead):
     config = dataclasses.replace(SPEECH, look_ahead=look_ahead)

@@ -16,6 +16,7 @@ from tmi.mesh import on
 from tmi.microturn import layout
 from tmi.models import attention as model
 from tmi.models import cache as model_cache
+from tmi.models import ring as model_ring
 from tmi.models import transformer
 from tmi.models.attention import Span
 from tmi_kernels.attention import attention, attention_cached, pallas_tpu, pallas_tpu_cache, tiles
@@ -201,7 +202,7 @@ def test_a_cache_means_what_the_models_means(implementation):
     held = model_cache.ring_positions(lengths, counts, n, size)
     position = lengths[:, None] + jnp.arange(n)
     seen = span.visible(position[:, :, None], held[:, None]) & (held >= 0)[:, None]
-    bias = model.gathered_bias(rel, position[:, :, None] - held[:, None])
+    bias = model_ring.gathered_bias(rel, position[:, :, None] - held[:, None])
     want = model.attend(q, want_k, want_v, bias, model.additive(seen), BLOCK)
     for b, c in enumerate(np.asarray(counts)):
         np.testing.assert_allclose(o[b, :, :c], want[b, :, :c], atol=1e-5)

@@ -11,7 +11,7 @@ import pytest
 from tests.models.conftest import small_config
 from tmi.data.batch import empty_batch, session_arrays
 from tmi.microturn import Stream
-from tmi.models import attention, grouped, moe, tree
+from tmi.models import attention, grouped, moe, ring, tree
 from tmi.models.cache import init_cache
 from tmi.models.embed import Clock
 from tmi.models.transformer import spans
@@ -159,7 +159,7 @@ def test_near_and_far_attention_agree():
             q, k, v, rel, attention.row_masks(position, segment, span), span
         )
         scores = jnp.einsum("bhqd,bkd->bhqk", q, k[:, 0])
-        scores = scores + attention.gathered_bias(rel, distance)
+        scores = scores + ring.gathered_bias(rel, distance)
         visible = span.visible(position[:, :, None], position[:, None])[:, None]
         p = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
         np.testing.assert_allclose(got, jnp.einsum("bhqk,bkd->bhqd", p, v[:, 0]), atol=1e-5)

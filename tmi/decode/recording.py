@@ -10,7 +10,8 @@ Given and drawn (all that a replay reads), of M micro-turns:
     tokens, tokens_size    int32, as they were written: text and END
     patches                float32 [p, P, size]: the mel that was spoken, micro-turn by micro-turn
 
-Computed by the sampler as it ran, of S positions in their order (tmi/microturn.py):
+Computed by the sampler as it ran, of S positions in their order (tmi/microturn.py), without the END
+that the session ends with:
 
     states  float32 [S, L, D]  after each layer        logits  float32 [tokens, V]
     chosen  int32 [S, M, N]    experts of each mixture  flow    float32 [p, P, steps+1, size]
@@ -31,7 +32,7 @@ import numpy as np
 
 from tmi.config import Config, DataConfig, to_json
 from tmi.decode.step import Record
-from tmi.microturn import Microturn, layout
+from tmi.microturn import EOM_ID, Microturn, layout
 
 VERSION = 1
 
@@ -40,15 +41,14 @@ class RecordingError(ValueError):
     """A file is no recording, or not one that can be replayed."""
 
 
-def of_slot(
-    record: Record, slot: int, count: int, tokens: np.ndarray, spoke: bool
-) -> dict[str, np.ndarray]:
-    """A session's part of what a micro-turn recorded: `count` input positions, its tokens, its
-    patches."""
-    n = len(tokens)
+def of_slot(record: Record, slot: int, tokens: np.ndarray, spoke: bool) -> dict[str, np.ndarray]:
+    """A session's part of what a micro-turn recorded, given its tokens."""
+    n, count = len(tokens), int(record.num_read[slot])
+    appended = n - int(ends(tokens))
 
     def positions(name: str) -> np.ndarray:
-        parts = [getattr(record.read, name)[slot, :count], getattr(record.written, name)[slot, :n]]
+        read, written = getattr(record.read, name), getattr(record.written, name)
+        parts = [read[slot, :count], written[slot, :appended]]
         if spoke:
             parts.append(getattr(record.spoken, name)[slot])
         return np.concatenate(parts)
@@ -59,6 +59,11 @@ def of_slot(
         "states": positions("states"), "chosen": positions("chosen"),
         "flow": flow.copy(), "patches": flow[:, :, -1].copy(),
     }  # fmt: skip
+
+
+def ends(tokens: np.ndarray) -> bool:
+    """Whether a micro-turn's text has an END, whose position waits for the next input."""
+    return len(tokens) > 0 and int(tokens[-1]) == EOM_ID
 
 
 class Recorder:
@@ -77,7 +82,7 @@ class Recorder:
         """The micro-turns from the first on that a training row of `data` has room for."""
         lay, turns, outputs = self._lay, self._turns, self._outputs
         taken = (
-            (data.row_length, [len(o["states"]) for o in outputs]),
+            (data.row_length - 1, [len(o["states"]) for o in outputs]),  # and an END
             (data.audio_slots, [lay.audio_positions] * len(turns)),
             (data.video_slots, [lay.video_positions * (t.video is not None) for t in turns]),
             (data.speech_slots, [o["patches"].shape[0] * lay.speech_positions for o in outputs]),

@@ -216,8 +216,10 @@ def computed(
     )
     seed = jnp.asarray(arrays["seed"], jnp.uint32)
     found = jax.device_get(_compiled(config)(params, batch, seed, text, patches))
+    # An END that nothing came after was never appended.
+    length = len(s.stream) - int(recording.ends(arrays["tokens"]))
     sizes = {
-        "states": len(s.stream), "chosen": len(s.stream), "logits": len(s.text_source),
+        "states": length, "chosen": length, "logits": len(s.text_source),
         "tokens": len(s.text_source), "flow": len(s.patch_source), "patches": len(s.patch_source),
     }  # fmt: skip
     return s, {n: np.asarray(x)[: sizes[n]] for n, x in found.items()}

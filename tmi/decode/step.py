@@ -3,12 +3,17 @@
 Append the ragged input, write text until END, speak if END was <speak>, turn mel into sound. The
 model alone decides what is written and when: there is no rule, voice-activity detector, timer or
 forced token here.
+
+Nothing is read off the position of END itself, so it is appended with the next input: a micro-turn
+in which the model says nothing takes one pass over the weights.
 """
 
 from __future__ import annotations
 
 import collections
+import functools
 import typing
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +27,11 @@ from tmi.decode.sampling import sample_tokens
 from tmi.media.audio import silent_mel
 from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, Stream, input_streams, layout
 from tmi.models import tree
-from tmi.models.cache import KVCache, init_cache, pad_rows, reset
+from tmi.models.cache import FEW_ROWS, KVCache, init_cache, pad_rows, reset
+from tmi.models.interaction import InteractionModel
 from tmi.models.transformer import Taps, spans
+
+Params = Mapping[str, Array] | InteractionModel
 
 
 class StreamState(typing.NamedTuple):
@@ -34,6 +42,21 @@ class StreamState(typing.NamedTuple):
     vocoder: vocode.VocoderState
     speaking: Bool[Array, " B"]  # whether the micro-turn before spoke
     seed: Int[Array, " B"]  # of all that a session draws
+    ended: Bool[Array, " B"]  # whether the END of the micro-turn before waits for the next input
+
+
+class Writing(typing.NamedTuple):
+    """B sessions in the midst of their text."""
+
+    cache: KVCache
+    h: Float[Array, "B D"]  # after the last position
+    token: Int[Array, " B"]  # drawn from it, and not yet appended
+    tokens: Int[Array, "B T"]
+    num_tokens: Int[Array, " B"]
+    goes_on: Bool[Array, " B"]  # whether `token` is to be appended
+    ended: Bool[Array, " B"]
+    written: Taps | None  # if recorded
+    logits: Float[Array, "B T V"] | None
 
 
 class InputChunk(typing.NamedTuple):
@@ -51,13 +74,15 @@ class InputChunk(typing.NamedTuple):
 
 class Record(typing.NamedTuple):
     """What the sampler computed in a micro-turn of B sessions, as it ran: tmi/decode/replay.py
-    compares it with what the trainer computes. Of a session's N input positions `count` are valid,
-    then of its T tokens `num_tokens`, and its P patches if it spoke."""
+    compares it with what the trainer computes. Of N positions that were read `num_read` are valid
+    (the END of the micro-turn before, if there was one, and the input), then those of its T tokens
+    that are no END, and its P patches if it spoke."""
 
-    read: Taps  # [B, N, ...] of the input
+    num_read: Int[Array, " B"]
+    read: Taps  # [B, N, ...]
     written: Taps  # [B, T, ...] of the tokens, as they were appended
     spoken: Taps  # [B, P, ...] of the patches
-    logits: Float[Array, "B T V"]  # that each token was drawn from, biases included
+    logits: Float[Array, "B T V"]  # that each token was drawn from, biases and END included
     flow: Float[Array, "B P steps+1 size"]  # from noise to patch
 
 
@@ -73,7 +98,8 @@ class Output(typing.NamedTuple):
 
 
 def max_chunk(config: Config) -> int:
-    return pad_rows(layout(config).max_input_positions)
+    """Positions of the longest pass: an END and the fullest input."""
+    return pad_rows(1 + layout(config).max_input_positions)
 
 
 def init_state(config: Config, slots: int) -> StreamState:
@@ -83,14 +109,24 @@ def init_state(config: Config, slots: int) -> StreamState:
         vocoder=vocode.init(config.speech, slots),
         speaking=jnp.zeros((slots,), bool),
         seed=jnp.zeros((slots,), jnp.uint32),
+        ended=jnp.zeros((slots,), bool),
     )
 
 
-def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChunk:
-    """Host side: the micro-turn inputs of all slots as arrays; None for a slot that takes no
-    part."""
+def chunk_sizes(config: Config) -> tuple[int, ...]:
+    """The numbers of positions that inputs are padded to: room for what most micro-turns hold
+    (sound and a frame), and for any. With the END before them they are whole tiles of rows, or
+    few."""
+    return tuple(sorted({FEW_ROWS - 1, max_chunk(config) - 1}))
+
+
+def input_chunk(config: Config, microturns: list[Microturn | None], rows: int = 0) -> InputChunk:
+    """Host side: the micro-turn inputs of all slots as arrays, padded to `rows` or the least of
+    `chunk_sizes` that holds them; None for a slot that takes no part."""
     lay = layout(config)
-    b, n = len(microturns), max_chunk(config)
+    positions = [[] if mt is None else input_streams(lay, mt) for mt in microturns]
+    most = max(map(len, positions), default=0)
+    b, n = len(microturns), rows or next(size for size in chunk_sizes(config) if size >= most)
     stream, token, slot = (np.zeros((b, n), np.int32) for _ in range(3))
     count = np.zeros((b,), np.int32)
     dmel = np.zeros((b, lay.audio_positions, lay.audio_frames, lay.audio_mels), np.uint8)
@@ -99,10 +135,9 @@ def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChun
     for i, mt in enumerate(microturns):
         if mt is None:
             continue
-        positions = input_streams(lay, mt)
-        count[i] = len(positions)
+        count[i] = len(positions[i])
         seen = collections.Counter()
-        for j, (s, t) in enumerate(positions):
+        for j, (s, t) in enumerate(positions[i]):
             stream[i, j], token[i, j], slot[i, j] = s, t, seen[s]
             seen[s] += 1
         if mt.audio is not None:
@@ -139,26 +174,37 @@ def biased(config: Config, logits, first: Array, speaking: Array):
 
 @numerics.by_config
 def microturn_step(
-    config: Config, params: dict[str, Array], state: StreamState, chunk: InputChunk,
+    config: Config, params: Params, state: StreamState, chunk: InputChunk,
     exec_mask: Bool[Array, " B"], reset_mask: Bool[Array, " B"], seed: Int[Array, " B"],
     record: bool = False,
 ) -> tuple[StreamState, Output]:  # fmt: skip
     """Sessions of `exec_mask` live through a micro-turn; those of `reset_mask` start afresh before
-    it, with a `seed` of their own."""
-    model = tree.build(config, params)
+    it, with a `seed` of their own. `params`: arrays by name, or `tree.served`, which is faster."""
+    model = params if isinstance(params, InteractionModel) else tree.build(config, params)
     lay = layout(config)
     state = _reset(state, reset_mask, seed)
     m = state.microturn
     b = m.shape[0]
     keys = jax.vmap(session_key)(state.seed, m)
 
-    # Read: the whole slice in one pass.
-    count = jnp.where(exec_mask, chunk.count, 0)
-    microturn = jnp.broadcast_to(m[:, None], chunk.stream.shape)
+    # Read: the END that waits and the whole slice in one pass.
+    waiting = state.ended & exec_mask
+    count = jnp.where(exec_mask, chunk.count + waiting, 0)
+
+    def behind(end, own: Array) -> Array:
+        first = jnp.full((b, 1), end, own.dtype)
+        return jnp.where(
+            waiting[:, None],
+            jnp.concatenate([first, own], axis=1),
+            jnp.concatenate([own, jnp.zeros_like(first)], axis=1),
+        )
+
+    stream, slot = behind(Stream.TEXT_OUT, chunk.stream), behind(0, chunk.slot)
+    microturn = m[:, None] - behind(1, jnp.zeros_like(chunk.stream))
     x = model.embed(
-        chunk.stream,
-        chunk.token,
-        chunk.slot,
+        stream,
+        behind(EOM_ID, chunk.token),
+        slot,
         microturn,
         model.dmel(chunk.dmel),
         model.video(chunk.video),
@@ -167,8 +213,7 @@ def microturn_step(
     hidden, cache, read = model.append(x, microturn, count, state.cache)
     h = jnp.take_along_axis(hidden, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
 
-    # Write: a token a pass, each appended as it is written, until every session has written its
-    # END.
+    # Write: a token a pass, until every session has drawn its END.
     def one(stream: Stream, token, count, cache, speech=None):
         kind = jnp.full((b, 1), stream, jnp.int32)
         x = model.embed(
@@ -177,41 +222,45 @@ def microturn_step(
         hidden, cache, taps = model.append(x, m[:, None], count, cache)
         return hidden[:, 0], cache, taps
 
-    def write(carry):
-        n, cache, h, tokens, num_tokens, done, kept = carry
-        logits = biased(config, model.unembed(h), n == 0, state.speaking)
+    def draw(w: Writing, n, who) -> Writing:
+        """The n-th token of sessions `who`."""
+        logits = biased(config, model.unembed(w.h), n == 0, state.speaking)
         key = jax.vmap(lambda key: token_key(key, n))(keys)
         token = sample_tokens(logits, config.decode.temperature, key)
-        new, cache, taps = one(Stream.TEXT_OUT, token, jnp.where(done, 0, 1), cache)
-        h = jnp.where(done[:, None], h, new)
-        tokens = tokens.at[:, n].set(jnp.where(done, 0, token))
-        num_tokens = num_tokens + ~done
-        done = done | (token == EOM_ID) | (token == SPEAK_ID)
+        end = who & (token == EOM_ID)
+        w = w._replace(
+            token=token,
+            tokens=w.tokens.at[:, n].set(jnp.where(who, token, 0), mode="drop"),
+            num_tokens=w.num_tokens + who,
+            goes_on=who & ~end,
+            ended=w.ended | end,
+        )
+        if w.logits is not None:
+            w = w._replace(logits=w.logits.at[:, n].set(logits, mode="drop"))
+        return w
+
+    def write(carry):
+        n, w = carry
+        new, cache, taps = one(Stream.TEXT_OUT, w.token, w.goes_on.astype(jnp.int32), w.cache)
+        w = w._replace(cache=cache, h=jnp.where(w.goes_on[:, None], new, w.h))
         if record:
-            one_row = jax.tree.map(lambda x: x[:, 0], taps), logits
-            kept = jax.tree.map(lambda all_, x: all_.at[:, n].set(x), kept, one_row)
-        return n + 1, cache, h, tokens, num_tokens, done, kept
+            written = jax.tree.map(lambda all_, x: all_.at[:, n].set(x[:, 0]), w.written, taps)
+            w = w._replace(written=written)
+        more = w.goes_on & (w.token != SPEAK_ID) & (n + 1 < lay.max_text_out)
+        return n + 1, draw(w, n + 1, more)
 
     def room(count: int) -> Taps:
         return jax.tree.map(lambda x: jnp.zeros((b, count, *x.shape[2:]), x.dtype), read)
 
-    kept: typing.Any = None
+    most, nobody = lay.max_text_out, jnp.zeros((b,), bool)
+    none = jnp.zeros((b,), jnp.int32)
+    w = Writing(cache, h, none, jnp.zeros((b, most), jnp.int32), none, nobody, nobody, None, None)
     if record:
-        most = lay.max_text_out
-        kept = room(most), jnp.zeros((b, most, config.text.vocab_size))
-    _, cache, h, tokens, num_tokens, _, kept = jax.lax.while_loop(
-        lambda c: (c[0] < lay.max_text_out) & ~jnp.all(c[5]),
-        write,
-        (
-            0,
-            cache,
-            h,
-            jnp.zeros((b, lay.max_text_out), jnp.int32),
-            jnp.zeros((b,), jnp.int32),
-            ~exec_mask,
-            kept,
-        ),
+        w = w._replace(written=room(most), logits=jnp.zeros((b, most, config.text.vocab_size)))
+    _, w = jax.lax.while_loop(
+        lambda carry: jnp.any(carry[1].goes_on), write, (0, draw(w, 0, exec_mask))
     )
+    cache, h, tokens, num_tokens = w.cache, w.h, w.tokens, w.num_tokens
 
     # Speak: the flow head draws a patch from the hidden state; it is fed back as a position.
     spoke = exec_mask & jnp.any(tokens == SPEAK_ID, axis=1) & config.speech.enabled
@@ -249,15 +298,26 @@ def microturn_step(
     utter = speak if config.speech.enabled else keep_quiet
     mel, cache, extra = jax.lax.cond(jnp.any(spoke), utter, keep_quiet, h, cache)
     mel = jnp.where(spoke[:, None], mel, silent_mel(config.speech)).reshape(b, -1, lay.speech_mels)
-    vocoder, wave = vocode.step(config.speech, state.vocoder, mel)
+    # Who was silent before and is silent now needs no computing: zeros stay zeros.
+    vocoder, wave = jax.lax.cond(
+        jnp.any(spoke | state.speaking),
+        functools.partial(vocode.step, config.speech),
+        lambda vocoder, mel: (vocoder, jnp.zeros((b, mel.shape[1] * config.speech.hop))),
+        state.vocoder,
+        mel,
+    )
     vocoder = jax.tree.map(
         lambda new, old: jnp.where(exec_mask.reshape((b,) + (1,) * (new.ndim - 1)), new, old),
         vocoder,
         state.vocoder,
     )
     speaking = jnp.where(exec_mask, spoke, state.speaking)
-    state = StreamState(cache, m + exec_mask, vocoder, speaking, state.seed)
-    recorded = Record(read, kept[0], extra[0], kept[1], extra[1]) if record else None
+    ended = jnp.where(exec_mask, w.ended, state.ended)
+    state = StreamState(cache, m + exec_mask, vocoder, speaking, state.seed, ended)
+    recorded = None
+    if record:
+        assert w.written is not None and w.logits is not None
+        recorded = Record(count, read, w.written, extra[0], w.logits, extra[1])
     return state, Output(tokens, num_tokens, spoke, wave, recorded)
 
 
@@ -271,4 +331,5 @@ def _reset(
         reset(state.cache, reset_mask), clear(state.microturn),
         jax.tree.map(clear, state.vocoder), state.speaking & ~reset_mask,
         jnp.where(reset_mask, seed.astype(jnp.uint32), state.seed),
+        state.ended & ~reset_mask,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from tmi.config import Config
 from tmi.data.records import SessionRecord
 from tmi.decode import recording
 from tmi.decode.recording import Recorder
-from tmi.decode.step import StreamState, init_state, input_chunk, microturn_step
+from tmi.decode.step import StreamState, chunk_sizes, init_state, input_chunk, microturn_step
 from tmi.evals.trace import Trace, TraceTurn
 from tmi.media import video
 from tmi.media.audio import DMel, from_int16
@@ -96,7 +96,11 @@ class Decoder:
         self.use(params)
         self.seed = config.decode.seed if seed is None else seed
         self._state: StreamState = init_state(config, slots)
-        step = functools.partial(microturn_step, config, record=record)
+
+        def step(params, *args):
+            model = jax.tree.unflatten(self._model, params)
+            return microturn_step(config, model, *args, record=record)
+
         self._step = numerics.jit(config.model.numerics, step, donate_argnums=1)
         self._warm_up()
 
@@ -116,20 +120,32 @@ class Decoder:
 
     def use(self, params: dict) -> None:
         """From the next micro-turn on the model has these weights: sessions should begin anew."""
-        self._params = jax.device_put({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
+        served = numerics.jit(
+            self.config.model.numerics, functools.partial(tree.served, self.config)
+        )
+        model = served({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
+        # A list: who calls takes a module apart for a millisecond.
+        self._params, self._model = jax.tree.flatten(model)
 
     def reader(self) -> SessionReader:
         return SessionReader(self.config, self.tokenizer, self._dmel)
 
     def _warm_up(self) -> None:
-        """Compiles the one call, on nobody's behalf."""
-        self.step([None] * self.slots)
+        """Compiles the call for inputs of either size, on nobody's behalf."""
+        nobody = np.zeros(self.slots, bool)
+        for rows in chunk_sizes(self.config):
+            chunk = input_chunk(self.config, [None] * self.slots, rows)
+            self._state, _ = self._step(
+                self._params, self._state, chunk, nobody, nobody, nobody.astype(np.uint32)
+            )
 
     def num_positions(self) -> list[int]:
         """Positions of each slot's session so far."""
-        return [int(n) for n in jax.device_get(self._state.cache.length)]
+        length, ended = jax.device_get((self._state.cache.length, self._state.ended))
+        return [int(n) + int(end) for n, end in zip(length, ended, strict=True)]
 
     def num_compiles(self) -> int:
+        """Of the call: one for each of `chunk_sizes`, all of them in the warm-up."""
         return self._step._cache_size()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
     def step(
@@ -163,7 +179,7 @@ class Decoder:
             kept = None
             if record is not None:
                 written = tokens[i, : num_tokens[i]]
-                kept = recording.of_slot(record, i, int(chunk.count[i]), written, bool(spoke[i]))
+                kept = recording.of_slot(record, i, written, bool(spoke[i]))
             result.append(MicroturnOutput(text, bool(spoke[i]), wave[i], kept))
         return result
 

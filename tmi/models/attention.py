@@ -39,6 +39,7 @@ from tmi.models.layers import (
     dots,
     fourier_features,
     fourier_periods,
+    split,
     weight,
     whole_tiles,
 )
@@ -48,6 +49,7 @@ MASKED = -1e30
 NEAR_BLOCK = 64  # queries of a block where the reach is short
 FAR_BLOCK = 256  # and where it is long
 MOST_UNROLLED = 8  # far blocks of a row; more of them are a loop
+KEY_TILE = 8  # 126 numbers take a CPU twice as long as 128
 SMALL_BANK = 4  # times its rank: a wider bank of bias rows is not multiplied into the weights
 
 
@@ -98,14 +100,20 @@ def bias_extent(c: ModelConfig, span: Span) -> int:
     return c.global_bias_extent if span.blocks and c.global_bias_extent else c.bias_extent
 
 
-def key_dim(c: ModelConfig, span: Span) -> int:
-    """Width of a key: that of the head, and the time features where there are any."""
+def features(c: ModelConfig, span: Span) -> int:
+    """Numbers of a key that meet a query's: those of the head, and the time features where there
+    are any."""
     dim = heads_of(c, span).dim
     if c.position_bias == "token":
         return dim
     if not span.blocks:
         return dim + 2 * c.time_frequencies
     return dim + 4 * c.time_frequencies + 10 * max(0, c.clock_digits - 1)
+
+
+def key_dim(c: ModelConfig, span: Span) -> int:
+    """Width of a key: its features, and zeros to whole groups of KEY_TILE."""
+    return -(-features(c, span) // KEY_TILE) * KEY_TILE
 
 
 class Attention(nnx.Module):
@@ -139,21 +147,14 @@ class Attention(nnx.Module):
                     self.clock_key = Param(zeros, axes=("kv_heads", "embed"))
         lora.attach(self, ("q", "k", "v", "out"), c, jax.random.fold_in(key, 8))
 
-    def project(self, x, position, time: Time, states=(None, None)):
-        """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] (the
-        farthest distance first) or None, conv histories.
-
-        q is scaled; the time features are appended to q and k.
-        """
-        c = self.c
-        n, n_kv, hd = heads_of(c, self.span)
-        b, s, d = x.shape
+    def rows(self) -> dict[str, Float[Array, "o D"]]:
+        """By name, all that x is multiplied by."""
+        c, n, d = self.c, heads_of(self.c, self.span).query, self.c.width
         weights = {"q": self.q[...], "k": self.k[...], "v": self.v[...]}
         if hasattr(self, "rel"):
-            # The farthest distance first, as toeplitz() wants it.
-            bank = self.bank[..., ::-1]
             rel = self.rel[...]
-            if self.extent <= SMALL_BANK * c.bias_rank:  # then it is applied to the weights
+            if self.extent <= SMALL_BANK * c.bias_rank:  # then the bank is applied to the weights
+                bank = self.bank[..., ::-1]  # the farthest distance first, as toeplitz() wants it
                 rel = jnp.einsum("rn,hrd->hnd", bank, rel.reshape(n, c.bias_rank, d))
             weights["rel"] = rel.reshape(-1, d)
         for name in ("time", "time_key"):
@@ -163,7 +164,34 @@ class Attention(nnx.Module):
                 weights[name + " b"] = ab[:, 1].reshape(-1, d)
         if hasattr(self, "clock_key"):
             weights["clock_key"] = self.clock_key[...]
-        y = dict(zip(weights, dots(x, *weights.values()), strict=True))
+        return weights
+
+    def join(self) -> None:
+        """For decoding: `rows` become one matrix for good, which training makes anew each step."""
+        rows = self.rows()
+        self.parts = tuple((name, w.shape[0]) for name, w in rows.items())
+        self.joint = Param(jnp.concatenate(list(rows.values())), axes=(None, "embed"))
+        for name in ("q", "k", "v", "rel", "time", "time_key", "clock_key"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def _products(self, x) -> dict[str, Float[Array, "B S o"]]:
+        if hasattr(self, "joint"):
+            names, sizes = zip(*self.parts, strict=True)
+            return dict(zip(names, split(dot(x, self.joint[...]), sizes), strict=True))
+        rows = self.rows()
+        return dict(zip(rows, dots(x, *rows.values()), strict=True))
+
+    def project(self, x, position, time: Time, states=(None, None)):
+        """q [B,H,S,key_dim], k [B,K,S,key_dim], v [B,K,S,hd], token-bias rows [B,H,S,extent] (the
+        farthest distance first) or None, conv histories.
+
+        q is scaled; the time features are appended to q and k.
+        """
+        c = self.c
+        n, n_kv, hd = heads_of(c, self.span)
+        b, s, d = x.shape
+        y = self._products(x)
 
         q = self.q_norm(y["q"].reshape(b, s, n, hd)) / hd
         k, k_hist = self.k_conv(y["k"], position, states[0])
@@ -176,7 +204,7 @@ class Attention(nnx.Module):
             scaling = 1 + c.log_scaling_alpha * jnp.log(jnp.maximum(1.0, length))
             scaling = scaling[..., None, None]
             q = q * scaling
-        if hasattr(self, "time"):
+        if "time a" in y:
             here = jnp.concatenate([time.cos, time.sin], axis=-1)[:, :, None]
 
             def turned(name, heads, sign):
@@ -193,20 +221,23 @@ class Attention(nnx.Module):
 
             q_parts = [q, *turned("time", n, 1)]
             k_parts = [k, along(here, n_kv)]
-            if hasattr(self, "time_key"):
+            if "time_key a" in y:
                 q_parts.append(along(here, n))
                 k_parts += turned("time_key", n_kv, -1)
-            if hasattr(self, "clock_key") and time.digits is not None:
+            if "clock_key" in y and time.digits is not None:
                 q_parts.append(along(time.digits[:, :, None], n))
                 k_parts.append(y["clock_key"].reshape(b, s, n_kv, -1))
+            if more := key_dim(c, self.span) - features(c, self.span):
+                q_parts.append(jnp.zeros((b, s, n, more)))
+                k_parts.append(jnp.zeros((b, s, n_kv, more)))
             q, k = jnp.concatenate(q_parts, axis=-1), jnp.concatenate(k_parts, axis=-1)
         rel = None
-        if hasattr(self, "rel"):
+        if "rel" in y:
             rel = y["rel"].reshape(b, s, n, -1)
             if self.extent > SMALL_BANK * c.bias_rank:
                 rel = dot(rel, self.bank[..., ::-1].T)
             rel = rel if scaling is None else rel * scaling
-        dtype = self.v.dtype  # of the products; norms and convolutions are f32
+        dtype = self.out.dtype  # of the products; norms and convolutions are f32
         rel = None if rel is None else heads_first(rel)
         q, k, v = (heads_first(z.astype(dtype)) for z in (q, k, v))
         return q, k, v, rel, (k_hist, v_hist)
@@ -483,29 +514,6 @@ def shared_out(o: Float[Array, "B K gQ d"], total: Float[Array, "B K gQ 1"], hea
     return y.reshape(o.shape[0], heads, -1, o.shape[-1])
 
 
-def attend_ring(
-    q: Float[Array, "B H Q E"], k: Float[Array, "B K T E"], v: Float[Array, "B K N R T/N"],
-    bias: Float[Array, "B H Q T"] | None, hidden: Float[Array, "B Q T"],
-    position: Int[Array, "B Q"], dim: int,
-) -> Float[Array, "B H Q d"]:  # fmt: skip
-    """`attend` over a ring of N blocks, in which position p is at p % T, the bits those of
-    `attend`: each block's product by itself, added in the order of a query's own past. The values
-    are of width `dim`, in blocks `with_ones`."""
-    b, h, n, _ = q.shape
-    kv, blocks, block = v.shape[1], v.shape[2], v.shape[4]
-    p = weights_of(q, k, bias, hidden).astype(v.dtype)
-    p = p.reshape(b, kv, -1, blocks, block).swapaxes(2, 3)
-    parts = contract(p, v).reshape(b, kv, blocks, h // kv, n, -1)
-    # A query's own block is its newest; the one after it in the ring is its oldest.
-    oldest = ((position // block + 1) % blocks)[:, None, None, :, None]
-    o = jnp.zeros_like(parts[:, :, 0])
-    for lap in (lambda j: j >= oldest, lambda j: j < oldest):
-        for j in range(blocks):
-            o = o + jnp.where(lap(j), parts[:, :, j], 0.0)
-    o = o.reshape(b, kv, h // kv * n, -1)
-    return shared_out(*apart(o, dim), h)
-
-
 def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T"]:
     """Bias rows by distance -> bias by key, for the T = before + Q keys that end with the queries'
     own.
@@ -524,23 +532,10 @@ def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T
     return x[..., -shift:]
 
 
-def gathered_bias(
-    rel: Float[Array, "B H Q N"], distance: Int[Array, "B Q T"]
-) -> Float[Array, "B H Q T"]:
-    """Bias rows by distance, the farthest first -> bias by key, for keys in any order (a ring
-    buffer)."""
-    extent = rel.shape[-1]
-    index = jnp.clip(extent - 1 - distance, 0, extent - 1)[:, None]
-    bias = jnp.take_along_axis(
-        rel, jnp.broadcast_to(index, rel.shape[:2] + index.shape[2:]), axis=-1
-    )
-    return jnp.where((distance >= 0) & (distance < extent), 1.0, 0.0)[:, None] * bias
-
-
 def attention_macs(c: ModelConfig, span: Span, length: int) -> float:
     """Multiply-adds a position spends on scores and values, masked ones left out, in sessions of
     `length` positions."""
     seen = min(span.reach + 1, length)
     mean = seen - seen * (seen - 1) / (2 * length)
     n, _, hd = heads_of(c, span)
-    return mean * n * (key_dim(c, span) + hd)
+    return mean * n * (features(c, span) + hd)

@@ -14,16 +14,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from tmi import mesh
 from tmi.config import Config
 from tmi.models.attention import heads_of, key_dim, with_ones
 
 ROW_TILE = 16  # a call's positions are padded to a multiple of this
+FEW_ROWS = 4  # or are so few
 
 
 class LayerCache(typing.NamedTuple):
     """k [B,K,T,key_dim], v [B,K,d,T] (transposed), and the inputs before the next position of the
     four convolutions. Where numerics are invariant v is in blocks, [B,K,N,R,T/N], each `with_ones`
-    (see attend_ring)."""
+    (see tmi/models/ring.py)."""
 
     k: Float[Array, "B K T E"]
     v: Float[Array, "B K d T"] | Float[Array, "B K N R T/N"]
@@ -47,9 +49,9 @@ def pad_rows(n: int) -> int:
 def capacity(span, chunk: int, numerics: str = "fast") -> int:
     """Ring slots of a layer whose calls append at most `chunk` positions. In whole blocks, where
     those count: then no query sees both what is new and what is old of one."""
-    if numerics == "fast":
-        return pad_rows(span.reach + 1 + pad_rows(chunk))
     block = span.kv_block
+    if numerics == "fast" and not span.blocks:
+        return pad_rows(span.reach + 1 + pad_rows(chunk))
     return -(-(span.reach + max(block, pad_rows(chunk))) // block) * block
 
 
@@ -109,6 +111,8 @@ def append_kv(
 
     What is not finite is written as zero: it would reach who comes after it in the slot."""
     k, v = (jnp.where(jnp.isfinite(x), x, 0) for x in (k, v))
+    if k.shape[2] <= FEW_ROWS and mesh.current() is None:
+        return _append_few(cache, k, v, slots)
 
     def one(ck, cv, k, v, at):
         ck = ck.at[:, at].set(k)
@@ -119,6 +123,33 @@ def append_kv(
         return ck, cv.at[:, at // block, :dim, at % block].set(v.swapaxes(0, 1))
 
     return jax.vmap(one)(cache.k, cache.v, k, v, slots)
+
+
+def _append_few(cache: LayerCache, k, v, slots):
+    """As `append_kv`, a row at a time and in place: of a scatter of one row XLA for CPUs makes a
+    choice between it and what was there, and copies the ring."""
+    block = cache.v.shape[-1]
+
+    def write(rings, b, n):
+        ck, cv = rings
+        at = slots[b, n]
+        row = jax.lax.dynamic_slice_in_dim(k[:, :, n], b, 1)  # [1, K, E]
+        ck = jax.lax.dynamic_update_slice(ck, row[:, :, None], (b, 0, at, 0))
+        row = jax.lax.dynamic_slice_in_dim(v[:, :, n], b, 1)
+        if cv.ndim == 4:
+            return ck, jax.lax.dynamic_update_slice(cv, row[..., None], (b, 0, 0, at))
+        where = (b, 0, at // block, 0, at % block)
+        return ck, jax.lax.dynamic_update_slice(cv, row[:, :, None, :, None], where)
+
+    def session(b, rings):
+        for n in range(k.shape[2]):
+            rings = write(rings, b, n)
+        return rings
+
+    # Always all of them; a loop whose end is known might be unrolled, and its writes be fused with
+    # what reads the ring, into a copy.
+    end = jnp.where(slots[0, 0] >= 0, k.shape[0], 0)
+    return jax.lax.fori_loop(0, end, session, (cache.k, cache.v))
 
 
 def reset(cache: KVCache, reset_mask: Array) -> KVCache:

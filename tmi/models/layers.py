@@ -308,7 +308,14 @@ def next_conv_state(
 
 def swiglu(x: Float[Array, "*b d"], gate: Array, up: Array, down: Array) -> Float[Array, "*b d"]:
     """Gated MLP; gate, up `[F, D]`, down `[D, F]`."""
-    a, b = dots(x, gate, up)
+    return gated(x, jnp.concatenate([gate, up]), down)
+
+
+def gated(x: Float[Array, "*b d"], both: Array, down: Array) -> Float[Array, "*b d"]:
+    """As `swiglu`, gate and up as one `[2 F, D]`."""
+    half = down.shape[1]
+    parts: typing.Any = split(dot(x, both), (half, half))
+    a, b = parts
     return dot(jax.nn.silu(a) * b, down)
 
 
@@ -323,8 +330,16 @@ class MLP(nnx.Module):
         if scaled:
             self.scale = Param(jnp.ones((), jnp.float32), axes=())
 
+    def join(self) -> None:
+        """For decoding: one matrix for good, which training makes anew each step."""
+        self.joint = Param(jnp.concatenate([self.gate[...], self.up[...]]), axes=("mlp", "embed"))
+        del self.gate, self.up
+
     def __call__(self, x):
-        y = swiglu(x, self.gate[...], self.up[...], self.down[...])
+        if hasattr(self, "joint"):
+            y = gated(x, self.joint[...], self.down[...])
+        else:
+            y = swiglu(x, self.gate[...], self.up[...], self.down[...])
         return y * self.scale[...] if hasattr(self, "scale") else y
 
 

@@ -18,10 +18,11 @@ from tmi import mesh, numerics
 from tmi.config import ModelConfig
 from tmi.models import exchange, lora
 from tmi.models.grouped import weighted
-from tmi.models.layers import Balance, Param, contract, dot, row_sum, swiglu, weight
+from tmi.models.layers import Balance, Param, contract, dot, gated, row_sum, swiglu, weight
 from tmi_kernels.expert_gemv import expert_gemv
 
 FEW_ROWS = 64
+READ_MORE = 4  # times the experts that rows need are read rather than gathered
 # All are divided along what their product contracts: a TPU scatters the sum of a gradient along
 # that axis; along the other it would sum all of it on every device.
 BANK_AXES = (
@@ -54,6 +55,13 @@ class MoE(nnx.Module):
         banks = ("gate", "up", "down", "shared_gate", "shared_up", "shared_down")
         lora.attach(self, banks, c, jax.random.fold_in(key, 5))
 
+    def join(self) -> None:
+        """For decoding: one matrix for good, which training makes anew each step."""
+        if self.c.num_shared_experts:
+            both = jnp.concatenate([self.shared_gate[...], self.shared_up[...]], axis=1)
+            self.joint = Param(both, axes=(None, *BANK_AXES[0][1:]))
+            del self.shared_gate, self.shared_up
+
     def route(self, x: Float[Array, "T D"]) -> tuple[Int[Array, "T N"], Float[Array, "T N"]]:
         """The experts of each row (chosen, then shared) and their weights, f32."""
         c = self.c
@@ -84,8 +92,11 @@ class MoE(nnx.Module):
             count = count * valid[:, None, None]
         y = self.routed(x, index[:, :n], weights[:, :n])
         for e in range(self.c.num_shared_experts):
-            bank = (self.shared_gate[e], self.shared_up[e], self.shared_down[e])
-            y = y + weights[:, n + e, None] * swiglu(x, *bank)
+            if hasattr(self, "joint"):
+                shared = gated(x, self.joint[e], self.shared_down[e])
+            else:
+                shared = swiglu(x, self.shared_gate[e], self.shared_up[e], self.shared_down[e])
+            y = y + weights[:, n + e, None] * shared
         return y, jnp.sum(count, axis=(0, 1)), index[:, :n]
 
     def routed(self, x, index, weights) -> Float[Array, "T D"]:
@@ -119,16 +130,8 @@ def few_rows(x, index, weights, gate, up, down, implementation="reference"):
     if implementation != "reference":
         return expert_gemv(x, index, weights, gate, up, down, implementation=implementation)
     rows, n = index.shape
-    experts = gate.shape[0]
-    if rows * n >= experts:
-        if numerics.invariant():
-            return each_once(x, index, weights, gate, up, down)
-        y = jnp.zeros_like(x)
-        for e in range(experts):
-            share = jnp.sum(jnp.where(index == e, weights, 0.0), axis=1, keepdims=True)
-            h = jax.nn.silu(dot(x, gate[e])) * dot(x, up[e])
-            y = y + share * dot(h, down[e])
-        return y
+    if rows * n * READ_MORE >= gate.shape[0]:
+        return each_once(x, index, weights, gate, up, down)
     if numerics.invariant():
         return gathered(x, index, weights, gate, up, down)
     return expert_gemv(x, index, weights, gate, up, down)
@@ -136,11 +139,15 @@ def few_rows(x, index, weights, gate, up, down, implementation="reference"):
 
 def each_once(x, index, weights, gate, up, down):
     """Every expert for all rows, of which each takes its own."""
-    ys = jnp.zeros((*index.shape, x.shape[1]), jnp.float32)
+    xs = jnp.broadcast_to(x, (gate.shape[0], *x.shape))
+    ys = contract(jax.nn.silu(contract(xs, gate)) * contract(xs, up), down)
+    if not numerics.invariant():
+        share = jax.nn.one_hot(index, gate.shape[0], axis=0) * weights
+        return jnp.sum(jnp.sum(share, axis=2)[..., None] * ys, axis=0)
+    own = jnp.zeros((*index.shape, x.shape[1]), jnp.float32)
     for e in range(gate.shape[0]):
-        y = dot(jax.nn.silu(dot(x, gate[e])) * dot(x, up[e]), down[e])
-        ys = jnp.where((index == e)[..., None], y[:, None], ys)
-    return weighted(ys, index, weights)
+        own = jnp.where((index == e)[..., None], ys[e, :, None], own)
+    return weighted(own, index, weights)
 
 
 def gathered(x, index, weights, gate, up, down):

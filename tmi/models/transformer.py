@@ -19,14 +19,13 @@ from tmi.models.attention import (
     Span,
     additive,
     attend,
-    attend_ring,
-    gathered_bias,
     hidden_of,
     time_of,
 )
 from tmi.models.cache import LayerCache, append_kv
 from tmi.models.layers import MLP, RMSNorm, ShortConv, in_dtype, next_conv_state
 from tmi.models.moe import MoE
+from tmi.models.ring import attend_ring, ring_bias
 
 # What a rematerialised layer keeps beside its input: by far the most expensive products.
 SAVED = jax.checkpoint_policies.save_only_these_names("experts")
@@ -95,11 +94,9 @@ class Block(nnx.Module):
             att.span.visible(position[:, :, None], key_position[:, None])
             & (key_position >= 0)[:, None]
         )
-        bias = (
-            None
-            if rel is None
-            else gathered_bias(rel, position[:, :, None] - key_position[:, None])
-        )
+        bias = None
+        if rel is not None:
+            bias = ring_bias(rel, position[:, 0], key_position.shape[1], att.span.kv_block)
         if values.ndim == 5:
             a = attend_ring(q, keys, values, bias, additive(visible), position, v.shape[3])
         else:

@@ -68,6 +68,15 @@ def build(config: Config, params: Mapping[str, Array]) -> InteractionModel:
     return jax.tree.unflatten(treedef, [params[n] for n in expected])
 
 
+def served(config: Config, params: Mapping[str, Array]) -> InteractionModel:
+    """The model with these arrays as decoding reads them: what shares an input lies together."""
+    model = build(config, params)
+    for block in model.transformer.layers:
+        block.attention.join()
+        block.mlp.join()
+    return model
+
+
 def init(config: Config, key: Array) -> dict[str, Array]:
     """Fresh arrays by name."""
     return jax.jit(lambda k: arrays(InteractionModel(config, k)))(key)

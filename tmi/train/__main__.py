@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tmi import config as config_lib
-from tmi import libtpu, paths
+from tmi import large_pages, libtpu, paths
 from tmi.config import Config, ConfigError
 from tmi.train.overrides import check_overrides
 
@@ -109,4 +109,5 @@ def _flags_parser(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
+    large_pages.restart_with()
     app.run(main, flags_parser=_flags_parser)

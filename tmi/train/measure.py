@@ -25,7 +25,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tmi import config as config_lib
-from tmi import machine, sharding
+from tmi import large_pages, machine, sharding
 from tmi.config import Config
 from tmi.data.pipeline import train_batches
 from tmi.models import flops
@@ -146,5 +146,6 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    large_pages.restart_with()
     flags.mark_flag_as_required("config")
     app.run(main)

@@ -1,0 +1,33 @@
+"""Biases of keys in a ring, found block by block, are those looked up key by key."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tmi.models import ring
+
+looked_up = jax.jit(ring.gathered_bias)
+by_blocks = jax.jit(ring.ring_bias, static_argnums=(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("extent", "rows", "size", "block"),
+    [(64, 4, 832, 64), (64, 16, 832, 64), (64, 1, 80, 64), (64, 16, 80, 64), (24, 4, 128, 64)],
+)
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.tuples(st.integers(0, 3000), st.integers(0, 200)), seed=st.integers(0, 9))
+def test_blocks_get_what_each_key_would(extent, rows, size, block, lengths, seed):
+    rel = jax.random.normal(jax.random.key(seed), (2, 3, rows, extent))
+    length = jnp.array(lengths)
+    last = length[:, None] + rows - 1
+    held = last - (last - jnp.arange(size)) % size
+    distance = length[:, None, None] + jnp.arange(rows)[:, None] - held[:, None]
+    want = np.array(looked_up(rel, distance))
+    got = np.array(by_blocks(rel, length, size, block))
+    # What lies before the session, or behind the query, is hidden.
+    seen = np.broadcast_to(((distance >= 0) & (held >= 0)[:, None])[:, None], want.shape)
+    np.testing.assert_array_equal(got[seen], want[seen])
+    assert np.isfinite(got).all()

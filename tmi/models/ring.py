@@ -1,0 +1,83 @@
+"""Attention over a ring of keys and values (tmi/models/cache.py): position p is at p % T."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from tmi.models.attention import apart, shared_out, toeplitz, weights_of
+from tmi.models.layers import contract
+
+MOST_SELECTED = 8  # blocks of a ring that get a bias of their own
+
+
+def attend_ring(
+    q: Float[Array, "B H Q E"], k: Float[Array, "B K T E"], v: Float[Array, "B K N R T/N"],
+    bias: Float[Array, "B H Q T"] | None, hidden: Float[Array, "B Q T"],
+    position: Int[Array, "B Q"], dim: int,
+) -> Float[Array, "B H Q d"]:  # fmt: skip
+    """`attend` over a ring of N blocks, in which position p is at p % T, the bits those of
+    `attend`: each block's product by itself, added in the order of a query's own past. The values
+    are of width `dim`, in blocks `with_ones`."""
+    b, h, n, _ = q.shape
+    kv, blocks, block = v.shape[1], v.shape[2], v.shape[4]
+    p = weights_of(q, k, bias, hidden).astype(v.dtype)
+    p = p.reshape(b, kv, -1, blocks, block).swapaxes(2, 3)
+    parts = contract(p, v).reshape(b, kv, blocks, h // kv, n, -1)
+    # A query's own block is its newest; the one after it in the ring is its oldest.
+    oldest = ((position // block + 1) % blocks)[:, None, None, :, None]
+    o = jnp.zeros_like(parts[:, :, 0])
+    for lap in (lambda j: j >= oldest, lambda j: j < oldest):
+        for j in range(blocks):
+            o = o + jnp.where(lap(j), parts[:, :, j], 0.0)
+    o = o.reshape(b, kv, h // kv * n, -1)
+    return shared_out(*apart(o, dim), h)
+
+
+def gathered_bias(
+    rel: Float[Array, "B H Q N"], distance: Int[Array, "B Q T"]
+) -> Float[Array, "B H Q T"]:
+    """Bias rows by distance, the farthest first -> bias by key, for keys in any order (a ring
+    buffer)."""
+    extent = rel.shape[-1]
+    index = jnp.clip(extent - 1 - distance, 0, extent - 1)[:, None]
+    bias = jnp.take_along_axis(
+        rel, jnp.broadcast_to(index, rel.shape[:2] + index.shape[2:]), axis=-1
+    )
+    return jnp.where((distance >= 0) & (distance < extent), 1.0, 0.0)[:, None] * bias
+
+
+def ring_bias(
+    rel: Float[Array, "B H Q N"], length: Int[Array, " B"], size: int, kv_block: int
+) -> Float[Array, "B H Q T"]:
+    """Bias rows by distance, the farthest first -> bias by key, for queries that stand behind
+    `length` positions and keys in a ring of `size`, position p at p % size.
+
+    No key is looked up by itself: the few blocks of the ring that lie within the rows' reach get
+    theirs whole."""
+    extent, n = rel.shape[-1], rel.shape[2]
+    block = math.gcd(size, kv_block)
+    count = -(-(extent - 1 + block - 1 + n) // block)
+    if count > min(MOST_SELECTED, size // block) or size - n < extent:
+        slot = jnp.arange(size)
+        last = (length + n - 1)[:, None]
+        held = last - (last - slot) % size
+        distance = length[:, None, None] + jnp.arange(n)[:, None] - held[:, None]
+        return gathered_bias(rel, distance)
+    # The block that holds the farthest position within reach, and how far its first lies behind.
+    first = (length - (extent - 1)) // block
+    behind = length - first * block
+    most = extent - 1 + block - 1
+    near = jnp.pad(toeplitz(rel, most), ((0, 0),) * 3 + ((0, count * block - extent + 1 - n),))
+    near = jax.vmap(
+        lambda x, start: jax.lax.dynamic_slice_in_dim(x, start, count * block, axis=-1)
+    )(near, most - behind)
+    here = (first[:, None] + jnp.arange(count)) % (size // block)  # [B, count]
+    out = jnp.zeros(())
+    for j in range(count):
+        hit = (jnp.arange(size // block) == here[:, j, None])[:, None, None, :, None]
+        out = out + jnp.where(hit, near[..., None, j * block : (j + 1) * block], 0.0)
+    return out.reshape(*rel.shape[:3], size)
