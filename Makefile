@@ -32,7 +32,8 @@ test: ## run the tests that need no accelerator
 
 test-tpu: ## compile for TPUs with libtpu (640 MB more); no TPU is needed
 	@.ci/venv $(test_extras),tpu
-	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(python) -m pytest -m tpu
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(one_thread) \
+		$(python) -m pytest -m tpu -n $(TEST_WORKERS)
 
 lint: ## check style (ruff) and types (pyright)
 	@.ci/venv $(test_extras)

@@ -73,7 +73,7 @@ class AttentionShape:
 
     heads: int  # H
     kv_heads: int  # K
-    key_dim: int  # E: the head's width, and time features
+    key_dim: int  # E: the head's width and time features, in whole groups
     dim: int  # d
     extent: int  # of the bias, positions
     window: int  # positions a query sees, if blocks is 0
@@ -86,7 +86,7 @@ class AttentionShape:
 ATTENTION = {
     # experiments/nano.py
     "nano_sliding": AttentionShape(4, 2, 72, 48, 64, 64, 0, 64, 2048, 32),
-    "nano_global": AttentionShape(4, 2, 126, 48, 64, 64, 12, 64, 2048, 32),
+    "nano_global": AttentionShape(4, 2, 128, 48, 64, 64, 12, 64, 2048, 32),
     # A model of a billion parameters: width 2048, 16 heads, a session of half an hour.
     "1b_sliding": AttentionShape(16, 4, 160, 128, 512, 512, 0, 64, 4096, 64),
     "1b_global": AttentionShape(16, 4, 192, 128, 512, 512, 1024, 64, 4096, 64),

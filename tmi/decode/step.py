@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from tmi import numerics
-from tmi.config import Config
+from tmi import mesh, numerics
+from tmi.config import Config, SpeechConfig
 from tmi.decode import vocode
 from tmi.decode.sampling import sample_tokens
 from tmi.media.audio import silent_mel
@@ -298,14 +298,7 @@ def microturn_step(
     utter = speak if config.speech.enabled else keep_quiet
     mel, cache, extra = jax.lax.cond(jnp.any(spoke), utter, keep_quiet, h, cache)
     mel = jnp.where(spoke[:, None], mel, silent_mel(config.speech)).reshape(b, -1, lay.speech_mels)
-    # Who was silent before and is silent now needs no computing: zeros stay zeros.
-    vocoder, wave = jax.lax.cond(
-        jnp.any(spoke | state.speaking),
-        functools.partial(vocode.step, config.speech),
-        lambda vocoder, mel: (vocoder, jnp.zeros((b, mel.shape[1] * config.speech.hop))),
-        state.vocoder,
-        mel,
-    )
+    vocoder, wave = sound(config.speech, state.vocoder, mel, spoke | state.speaking)
     vocoder = jax.tree.map(
         lambda new, old: jnp.where(exec_mask.reshape((b,) + (1,) * (new.ndim - 1)), new, old),
         vocoder,
@@ -319,6 +312,31 @@ def microturn_step(
         assert w.written is not None and w.logits is not None
         recorded = Record(count, read, w.written, extra[0], w.logits, extra[1])
     return state, Output(tokens, num_tokens, spoke, wave, recorded)
+
+
+def sound(
+    config: SpeechConfig, state: vocode.VocoderState, mel: Float[Array, "B T C"],
+    audible: Bool[Array, " B"],
+) -> tuple[vocode.VocoderState, Float[Array, "B N"]]:  # fmt: skip
+    """`vocode.step` of the `audible`: who was silent before and is silent now needs no computing,
+    zeros stay zeros. One session after the other, since few speak at a time; on a mesh, where they
+    lie on several devices, all of them if one does."""
+
+    def silence(state, mel):
+        return state, jnp.zeros((mel.shape[0], mel.shape[1] * config.hop))
+
+    def some(audible, state, mel):
+        return jax.lax.cond(audible, functools.partial(vocode.step, config), silence, state, mel)
+
+    if mesh.current() is not None:
+        return some(jnp.any(audible), state, mel)
+
+    def one(args):
+        audible, *own = args
+        out = some(audible, *jax.tree.map(lambda x: x[None], own))
+        return jax.tree.map(lambda x: x[0], out)
+
+    return jax.lax.map(one, (audible, state, mel))
 
 
 def _reset(

@@ -21,7 +21,7 @@ from tmi.models.grouped import weighted
 from tmi.models.layers import Balance, Param, contract, dot, gated, row_sum, swiglu, weight
 from tmi_kernels.expert_gemv import expert_gemv
 
-FEW_ROWS = 64
+FEW_ROWS = 128
 READ_MORE = 4  # times the experts that rows need are read rather than gathered
 # All are divided along what their product contracts: a TPU scatters the sum of a gradient along
 # that axis; along the other it would sum all of it on every device.
@@ -142,8 +142,11 @@ def each_once(x, index, weights, gate, up, down):
     xs = jnp.broadcast_to(x, (gate.shape[0], *x.shape))
     ys = contract(jax.nn.silu(contract(xs, gate)) * contract(xs, up), down)
     if not numerics.invariant():
-        share = jax.nn.one_hot(index, gate.shape[0], axis=0) * weights
-        return jnp.sum(jnp.sum(share, axis=2)[..., None] * ys, axis=0)
+        y = jnp.zeros(x.shape, jnp.float32)
+        for e in range(gate.shape[0]):
+            share = jnp.sum(jnp.where(index == e, weights, 0.0), axis=1, keepdims=True)
+            y = y + share * ys[e]
+        return y
     own = jnp.zeros((*index.shape, x.shape[1]), jnp.float32)
     for e in range(gate.shape[0]):
         own = jnp.where((index == e)[..., None], ys[e, :, None], own)
