@@ -18,6 +18,7 @@ with ours.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -231,8 +232,11 @@ def our_turn(config: Config, params: dict, positions: int):
     cache = cache._replace(length=jnp.full((1,), positions, jnp.int32))
     kind = jnp.full((1, READ), Stream.TEXT_IN, jnp.int32)
 
-    def turn(params, cache, tokens):
-        model = tree.build(config, params)
+    weights = {n: jnp.asarray(x) for n, x in params.items()}
+    leaves, structure = jax.tree.flatten(jax.jit(functools.partial(tree.served, config))(weights))
+
+    def turn(leaves, cache, tokens):
+        model = jax.tree.unflatten(structure, leaves)
         m = jnp.full((1, READ), 600, jnp.int32)
         none = jnp.zeros((1, READ), jnp.int32)
         rows = pad_rows(READ)
@@ -249,11 +253,10 @@ def our_turn(config: Config, params: dict, positions: int):
         return cache, jnp.concatenate(written, axis=1)
 
     run = jax.jit(turn, donate_argnums=1)
-    weights = {n: jnp.asarray(x) for n, x in params.items()}
     held = [cache]
 
     def once() -> None:
-        held[0], out = run(weights, held[0], jnp.zeros((1, READ), jnp.int32) + 30)
+        held[0], out = run(leaves, held[0], jnp.zeros((1, READ), jnp.int32) + 30)
         jax.block_until_ready(out)
 
     return once

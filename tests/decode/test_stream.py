@@ -9,7 +9,6 @@ import pytest
 
 from tests.models.conftest import small_config
 from tmi.data.records import SessionRecord
-from tmi.decode.step import chunk_sizes
 from tmi.decode.stream import Decoder, SessionReader, record_of_files
 from tmi.evals.wall import WallClock
 from tmi.media.audio import DMel
@@ -57,7 +56,7 @@ def test_a_session_does_not_depend_on_slot_neighbours_or_predecessors(two_slots)
     for trace in together:
         same(trace, by_id[trace.id])
     assert [t.id for t in together] == ["a", "b", "c"]
-    assert two_slots.num_compiles() == len(chunk_sizes(two_slots.config))
+    assert two_slots.num_compiles() == 1
 
 
 def test_biases_say_how_soon_it_speaks_and_falls_silent(model):

@@ -177,7 +177,7 @@ def test_it_compiles_for_tpus(shape, dtype, compile_for_tpu):
     args = (((shape.rows, shape.width), dtype), ((shape.out, shape.width), dtype))
     run = functools.partial(dot, implementation="pallas_tpu")
     compiled = compile_for_tpu(run, *args)
-    # No copy of the weights is made. (Of narrow rows one is, which the kernel takes in whole lanes.)
+    # No copy of the weights is made. (One of narrow rows is: the kernel takes whole lanes of them.)
     weights = f"[{shape.out},{shape.width}]"
     made = [line.split(" = ")[-1].split("(")[0] for line in compiled.as_text().splitlines()]
     assert not [what for what in made if weights in what and what.endswith(("copy", "transpose"))]

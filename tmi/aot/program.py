@@ -131,7 +131,7 @@ def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> P
         return _placed(values, where)
 
     state = per_session(jax.eval_shape(functools.partial(init_stream, config, sessions)))
-    chunk = per_session(input_chunk(config, [None] * sessions, max_chunk(config) - 1))
+    chunk = per_session(input_chunk(config, [None] * sessions))
     mask = per_session(jax.ShapeDtypeStruct((sessions,), jnp.bool_))
     seed = per_session(jax.ShapeDtypeStruct((sessions,), jnp.uint32))
     lay = layout(config)

@@ -36,7 +36,6 @@ def main(_) -> None:
     sounds = _sounds(_CORPUS.value, lay.samples)
     wall, positions, full_at = [], [], None
     largest = max(capacity(s, 0) for s in spans(decoder.config))
-    programs = decoder.num_compiles()
     for m in range(total):
         turn = reader.read(next(sounds))
         start = time.perf_counter()
@@ -61,7 +60,6 @@ def main(_) -> None:
                 "memory_full_in_minute": None if full_at is None else full_at // minute,
                 "last_minute_over_first_full": None if full is None else by_minute[-1] / full,
                 "compilations": decoder.num_compiles(),
-                "compilations_after_warm_up": decoder.num_compiles() - programs,
             }
         )
     )

@@ -27,7 +27,7 @@ from tmi.decode.sampling import sample_tokens
 from tmi.media.audio import silent_mel
 from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, Stream, input_streams, layout
 from tmi.models import tree
-from tmi.models.cache import FEW_ROWS, KVCache, init_cache, pad_rows, reset
+from tmi.models.cache import KVCache, init_cache, pad_rows, reset
 from tmi.models.interaction import InteractionModel
 from tmi.models.transformer import Taps, spans
 
@@ -113,20 +113,11 @@ def init_state(config: Config, slots: int) -> StreamState:
     )
 
 
-def chunk_sizes(config: Config) -> tuple[int, ...]:
-    """The numbers of positions that inputs are padded to: room for what most micro-turns hold
-    (sound and a frame), and for any. With the END before them they are whole tiles of rows, or
-    few."""
-    return tuple(sorted({FEW_ROWS - 1, max_chunk(config) - 1}))
-
-
-def input_chunk(config: Config, microturns: list[Microturn | None], rows: int = 0) -> InputChunk:
-    """Host side: the micro-turn inputs of all slots as arrays, padded to `rows` or the least of
-    `chunk_sizes` that holds them; None for a slot that takes no part."""
+def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChunk:
+    """Host side: the micro-turn inputs of all slots as arrays; None for a slot that takes no
+    part. With the END before it an input has whole tiles of positions."""
     lay = layout(config)
-    positions = [[] if mt is None else input_streams(lay, mt) for mt in microturns]
-    most = max(map(len, positions), default=0)
-    b, n = len(microturns), rows or next(size for size in chunk_sizes(config) if size >= most)
+    b, n = len(microturns), max_chunk(config) - 1
     stream, token, slot = (np.zeros((b, n), np.int32) for _ in range(3))
     count = np.zeros((b,), np.int32)
     dmel = np.zeros((b, lay.audio_positions, lay.audio_frames, lay.audio_mels), np.uint8)
@@ -135,9 +126,10 @@ def input_chunk(config: Config, microturns: list[Microturn | None], rows: int = 
     for i, mt in enumerate(microturns):
         if mt is None:
             continue
-        count[i] = len(positions[i])
+        positions = input_streams(lay, mt)
+        count[i] = len(positions)
         seen = collections.Counter()
-        for j, (s, t) in enumerate(positions[i]):
+        for j, (s, t) in enumerate(positions):
             stream[i, j], token[i, j], slot[i, j] = s, t, seen[s]
             seen[s] += 1
         if mt.audio is not None:
@@ -176,10 +168,11 @@ def biased(config: Config, logits, first: Array, speaking: Array):
 def microturn_step(
     config: Config, params: Params, state: StreamState, chunk: InputChunk,
     exec_mask: Bool[Array, " B"], reset_mask: Bool[Array, " B"], seed: Int[Array, " B"],
-    record: bool = False,
+    record: bool = False, rows: int = 0,
 ) -> tuple[StreamState, Output]:  # fmt: skip
     """Sessions of `exec_mask` live through a micro-turn; those of `reset_mask` start afresh before
-    it, with a `seed` of their own. `params`: arrays by name, or `tree.served`, which is faster."""
+    it, with a `seed` of their own. `params`: arrays by name, or `tree.served`, which is faster.
+    Inputs are read `rows` positions a pass, or at once."""
     model = params if isinstance(params, InteractionModel) else tree.build(config, params)
     lay = layout(config)
     state = _reset(state, reset_mask, seed)
@@ -187,7 +180,7 @@ def microturn_step(
     b = m.shape[0]
     keys = jax.vmap(session_key)(state.seed, m)
 
-    # Read: the END that waits and the whole slice in one pass.
+    # Read: the END that waits and the whole slice.
     waiting = state.ended & exec_mask
     count = jnp.where(exec_mask, chunk.count + waiting, 0)
 
@@ -210,8 +203,7 @@ def microturn_step(
         model.video(chunk.video),
         sensed=model.sense(chunk.sensed),
     )
-    hidden, cache, read = model.append(x, microturn, count, state.cache)
-    h = jnp.take_along_axis(hidden, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
+    cache, h, read = _read(model, x, microturn, count, state.cache, rows or x.shape[1], record)
 
     # Write: a token a pass, until every session has drawn its END.
     def one(stream: Stream, token, count, cache, speech=None):
@@ -312,6 +304,45 @@ def microturn_step(
         assert w.written is not None and w.logits is not None
         recorded = Record(count, read, w.written, extra[0], w.logits, extra[1])
     return state, Output(tokens, num_tokens, spoke, wave, recorded)
+
+
+def _read(
+    model: InteractionModel, x: Float[Array, "B N D"], microturn: Int[Array, "B N"],
+    count: Int[Array, " B"], cache: KVCache, rows: int, record: bool,
+) -> tuple[KVCache, Float[Array, "B D"], Taps]:  # fmt: skip
+    """Appends the `count` valid positions, `rows` a pass; the last one's output, and what was
+    computed on the way if it is recorded."""
+
+    def last(hidden, count):
+        return jnp.take_along_axis(hidden, jnp.maximum(count - 1, 0)[:, None, None], axis=1)[:, 0]
+
+    if rows >= x.shape[1]:
+        hidden, cache, taps = model.append(x, microturn, count, cache)
+        return cache, last(hidden, count), taps
+
+    def some(start, cache):
+        own, times = (jax.lax.dynamic_slice_in_dim(z, start, rows, axis=1) for z in (x, microturn))
+        return model.append(own, times, jnp.clip(count - start, 0, rows), cache)
+
+    shapes = jax.eval_shape(some, 0, cache)[2]
+    kept = jax.tree.map(lambda z: jnp.zeros((*x.shape[:2], *z.shape[2:]), z.dtype), shapes)
+
+    def one(carry):
+        start, cache, h, kept = carry
+        hidden, cache, taps = some(start, cache)
+        own = jnp.clip(count - start, 0, rows)
+        h = jnp.where((own > 0)[:, None], last(hidden, own), h)
+        if record:
+            kept = jax.tree.map(
+                lambda all_, z: jax.lax.dynamic_update_slice_in_dim(all_, z, start, axis=1),
+                kept, taps,
+            )  # fmt: skip
+        return start + rows, cache, h, kept
+
+    none = jnp.zeros((x.shape[0], x.shape[2]), jnp.float32)
+    most = jnp.max(count)
+    _, cache, h, kept = jax.lax.while_loop(lambda c: c[0] < most, one, (0, cache, none, kept))
+    return cache, h, kept
 
 
 def sound(

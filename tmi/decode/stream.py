@@ -22,13 +22,14 @@ from tmi.config import Config
 from tmi.data.records import SessionRecord
 from tmi.decode import recording
 from tmi.decode.recording import Recorder
-from tmi.decode.step import StreamState, chunk_sizes, init_state, input_chunk, microturn_step
+from tmi.decode.step import StreamState, init_state, input_chunk, microturn_step
 from tmi.evals.trace import Trace, TraceTurn
 from tmi.media import video
 from tmi.media.audio import DMel, from_int16
 from tmi.media.text import Tokenizer
 from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, layout
 from tmi.models import tree
+from tmi.models.cache import FEW_ROWS
 
 
 @dataclasses.dataclass
@@ -99,7 +100,7 @@ class Decoder:
 
         def step(params, *args):
             model = jax.tree.unflatten(self._model, params)
-            return microturn_step(config, model, *args, record=record)
+            return microturn_step(config, model, *args, record=record, rows=FEW_ROWS)
 
         self._step = numerics.jit(config.model.numerics, step, donate_argnums=1)
         self._warm_up()
@@ -131,13 +132,8 @@ class Decoder:
         return SessionReader(self.config, self.tokenizer, self._dmel)
 
     def _warm_up(self) -> None:
-        """Compiles the call for inputs of either size, on nobody's behalf."""
-        nobody = np.zeros(self.slots, bool)
-        for rows in chunk_sizes(self.config):
-            chunk = input_chunk(self.config, [None] * self.slots, rows)
-            self._state, _ = self._step(
-                self._params, self._state, chunk, nobody, nobody, nobody.astype(np.uint32)
-            )
+        """Compiles the one call, on nobody's behalf."""
+        self.step([None] * self.slots)
 
     def num_positions(self) -> list[int]:
         """Positions of each slot's session so far."""
@@ -145,7 +141,6 @@ class Decoder:
         return [int(n) + int(end) for n, end in zip(length, ended, strict=True)]
 
     def num_compiles(self) -> int:
-        """Of the call: one for each of `chunk_sizes`, all of them in the warm-up."""
         return self._step._cache_size()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
 
     def step(
