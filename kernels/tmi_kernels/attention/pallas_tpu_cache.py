@@ -30,6 +30,7 @@ from jaxtyping import Array
 from tmi_kernels.attention.tiles import (
     HIDDEN,
     LANES,
+    MOST_VMEM_BYTES,
     ROWS,
     VMEM_BYTES,
     BiasWindow,
@@ -175,7 +176,7 @@ def _write(p: Plan, k, v, keys, values, length, count):
 
 def _options(p: Plan, name: str) -> dict:
     order = ("parallel", "arbitrary")
-    params = pltpu.CompilerParams(dimension_semantics=order, vmem_limit_bytes=VMEM_BYTES)
+    params = pltpu.CompilerParams(dimension_semantics=order, vmem_limit_bytes=MOST_VMEM_BYTES)
     return dict(compiler_params=params, interpret=p.interpret, name=name)
 
 

@@ -20,7 +20,8 @@ LANES = 128
 SUBLANES = 8
 ROWS = 128  # of queries in every product of the forward pass, in training and decoding alike
 HIDDEN = -1e30
-VMEM_BYTES = 40 * 2**20  # all that a kernel may take; the smallest of these TPUs has 64 MiB
+VMEM_BYTES = 40 * 2**20  # all that a kernel's blocks may take
+MOST_VMEM_BYTES = 48 * 2**20  # and what a compiler adds; the smallest of these TPUs has 64 MiB
 
 
 def whole(n: int, tile: int) -> int:
