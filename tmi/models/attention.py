@@ -112,7 +112,10 @@ def features(c: ModelConfig, span: Span) -> int:
 
 
 def key_dim(c: ModelConfig, span: Span) -> int:
-    """Width of a key: its features, and zeros to whole groups of KEY_TILE."""
+    """Width of a key: its features, and zeros to whole groups of KEY_TILE where there are some of
+    time."""
+    if c.position_bias == "token":
+        return features(c, span)
     return -(-features(c, span) // KEY_TILE) * KEY_TILE
 
 

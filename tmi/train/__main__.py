@@ -109,5 +109,5 @@ def _flags_parser(argv: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    large_pages.restart_with()
+    large_pages.restart_with("tmi.train")
     app.run(main, flags_parser=_flags_parser)

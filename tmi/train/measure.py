@@ -146,6 +146,6 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    large_pages.restart_with()
+    large_pages.restart_with("tmi.train.measure")
     flags.mark_flag_as_required("config")
     app.run(main)
