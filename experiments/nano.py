@@ -44,5 +44,6 @@ def get_config() -> ConfigDict:
 
     t = c.train
     t.steps = 5500
+    t.due_weight = 0.2
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 250, 250, 8
     return c

@@ -33,9 +33,9 @@ ZERO_ACCEPTED = frozenset({
     "model.sliding_head_dim", "model.global_bias_extent", "text.unpadded_vocab_size",
     "model.hearing_layer", "model.waiting_bins", "model.clock_digits", "model.lora_rank",
     "model.router_bias_rate",
-    "train.hearing_weight", "train.waiting_weight", "flow.t_std", "flow.context_noise",
-    "flow.silence_weight",
-    "flow.temperature", "data.video_slots", "data.speech_slots", "data.seed", "data.num_threads",
+    "train.hearing_weight", "train.waiting_weight", "train.due_weight",
+    "flow.t_std", "flow.context_noise", "flow.silence_weight", "flow.temperature",
+    "data.video_slots", "data.speech_slots", "data.seed", "data.num_threads",
     "data.prefetch", "optimizer.muon_learning_rate", "optimizer.adam_learning_rate",
     "optimizer.warmup_steps", "optimizer.final_scale",
     "optimizer.weight_decay", "optimizer.clip_norm", "train.seed", "train.text_weight",
@@ -243,6 +243,16 @@ def validate(c: Config) -> None:
         m.scan_layers,
         "False where model.hearing_layer > 0",
     )
+    _require(
+        not c.train.due_weight or m.position_bias != "token" and not m.scan_layers,
+        "train.due_weight", c.train.due_weight,
+        "0 where model.position_bias='token' (keys without time) or model.scan_layers",
+    )  # fmt: skip
+    far = m.global_layers or range(m.global_every - 1, m.num_layers, m.global_every)
+    _require(
+        not c.train.due_weight or max(far, default=0) > 0,
+        "train.due_weight", c.train.due_weight, "0 where no layer but the first is global",
+    )  # fmt: skip
     _require(
         c.data.row_length % t.kv_block == 0,
         "data.row_length",

@@ -147,8 +147,10 @@ class Microturn:
     text_out: token ids without END; speech: float32 [p * speech_frames, speech_mels], None when
     silent. `heard` are tokens of words that the user has just said: a target of training (at the
     micro-turn's last audio position), `seen` of what is in view (at its last video position), never
-    an input. `sensed`: further streams' contents
-    [n, *SHAPE] by name. `taught` is false where the output is not to be imitated: no text target.
+    an input. `due` is the micro-turn in which an answer is due that has just been asked for (a
+    target too, at the last position before the output), -1 where none is known. `sensed`: further
+    streams' contents [n, *SHAPE] by name. `taught` is false where the output is not to be imitated:
+    no text target.
     """
 
     audio: np.ndarray | None = None
@@ -158,6 +160,7 @@ class Microturn:
     speech: np.ndarray | None = None
     heard: Sequence[int] = ()
     seen: Sequence[int] = ()
+    due: int = -1
     sensed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     taught: bool = True
 
@@ -171,7 +174,7 @@ class SessionSequence:
     `text_target[s]` is the token that position s+1 holds if that is TEXT_OUT of a micro-turn that
     is taught, else -1.
     `heard[s]` are the tokens of what was just said (at AUDIO_IN) or is in view (at VIDEO_IN) and is
-    to be known there, -1 where there are fewer.
+    to be known there, -1 where there are fewer. `due[s]` is `Microturn.due`.
     `speech_source[p]` is the position whose hidden state predicts patch p (the one before it).
     """
 
@@ -181,6 +184,7 @@ class SessionSequence:
     microturn: np.ndarray  # int32 [S]
     text_target: np.ndarray  # int32 [S]
     heard: np.ndarray  # int32 [S, MAX_HEARD]
+    due: np.ndarray  # int32 [S]
     dmel: np.ndarray  # uint8 [A, audio_frames, mels]
     video: np.ndarray  # uint8 [V, 2, patch, patch, 3]
     speech: np.ndarray  # float32 [P, speech_frames, speech_mels]
@@ -257,8 +261,12 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
     turn: list[int] = []
     dmel, video, speech = [], [], []
     heard: dict[int, list[int]] = {}
+    due: dict[int, int] = {}
     for m, mt in enumerate(microturns):
-        positions = input_streams(lay, mt) + output_streams(lay, mt)
+        read = input_streams(lay, mt)
+        positions = read + output_streams(lay, mt)
+        if mt.due >= 0 and read:
+            due[len(entries) + len(read) - 1] = mt.due
         if mt.audio is not None and mt.heard:
             heard[len(entries) + lay.audio_positions - 1] = list(mt.heard[:MAX_HEARD])
         if mt.video is not None and mt.seen:
@@ -284,6 +292,8 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
     words = np.full((len(stream), MAX_HEARD), -1, np.int32)
     for at, tokens in heard.items():
         words[at, : len(tokens)] = tokens
+    times = np.full(len(stream), -1, np.int32)
+    times[list(due)] = list(due.values())
     text_target = np.full_like(token, -1)
     of_turn = np.array(turn, np.int32)
     taught = np.array([mt.taught for mt in microturns], bool)[of_turn]
@@ -295,6 +305,7 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
         microturn=of_turn,
         text_target=text_target,
         heard=words,
+        due=times,
         dmel=_join(dmel, (0, lay.audio_frames, lay.audio_mels), np.uint8),
         video=_join(video, (0, 2, lay.patch, lay.patch, 3), np.uint8),
         speech=_join(speech, (0, lay.speech_frames, lay.speech_mels), np.float32),
@@ -330,6 +341,7 @@ def cut(seq: SessionSequence, max_positions: int, room: Mapping[int, int]) -> Se
         microturn=seq.microturn[:n],
         text_target=text_target,
         heard=seq.heard[:n],
+        due=seq.due[:n],
         dmel=seq.dmel[: int((stream == Stream.AUDIO_IN).sum())],
         video=seq.video[: int((stream == Stream.VIDEO_IN).sum())],
         speech=seq.speech[:speech_count],

@@ -242,12 +242,14 @@ def _instruct(s: Session, carriers: Carriers, **values: str) -> Turn:
     return s.say(clauses, s.cursor, gaps=gaps)
 
 
-def _timed(s: Session, category: str, start: float, times: list[float], word: str, end: float):
-    """Speaks `word` at `times` and records the trial, whose region is [start, end]."""
+def _timed(s: Session, category: str, turn: Turn, times: list[float], word: str, end: float):
+    """Speaks `word` at `times`, as `turn` asked, and records the trial, whose region goes from
+    there to `end`."""
     for time in times:
         s.speak_on_time(word, time)
     triggers = [{"time_s": round(t, 4), "answer": word} for t in times]
-    s.trial("TimeSpeak", category, (start, end), triggers=triggers)
+    region, asked = (turn.start, end), round(turn.end, 4)
+    s.trial("TimeSpeak", category, region, triggers=triggers, asked_s=asked)
 
 
 def _in(s: Session) -> None:
@@ -255,7 +257,7 @@ def _in(s: Session) -> None:
     least = 9 if s.split == "train" and s.chance(LONG_SHARE) else 2
     _, _, n, word = s.draw(lambda: (NAME, "in", s.integer(least, 15), s.choice(TIME_WORDS)))
     turn = _instruct(s, IN, seconds=number(n), word=word)
-    _timed(s, "in", turn.start, [turn.end + n], word, turn.end + n + 2.0)
+    _timed(s, "in", turn, [turn.end + n], word, turn.end + n + 2.0)
     # Half of the waits are left to other scenes, the rest pass in silence; in the train split that
     # goes on as long again at times: once is not every so often.
     after = n + 0.8 if s.split == "train" and s.chance(SILENCE_SHARE) else 0.0
@@ -280,12 +282,12 @@ def _at(s: Session) -> None:
     turn = _instruct(s, AT, clock=number(n), word=word)
     if turn.end + 1.0 > n:
         raise Conflict("named a second that was over")
-    _timed(s, "at", turn.start, [float(n)], word, n + 2.0)
+    _timed(s, "at", turn, [float(n)], word, n + 2.0)
     alone = s.split == "train" and s.chance(ALONE_SHARE)
     s.cursor = n + 1.0 if alone else turn.end + 0.6
 
 
-def _until_stop(s: Session, category: str, turn, waits: list[float], word: str) -> None:
+def _until_stop(s: Session, category: str, turn: Turn, waits: list[float], word: str) -> None:
     """Speaks after each of the `waits`, the last of which the user's stop cuts off."""
     times, time = [], turn.end
     for wait in waits[:-1]:
@@ -296,7 +298,7 @@ def _until_stop(s: Session, category: str, turn, waits: list[float], word: str) 
     stop = s.say(s.clauses(STOP), at)
     if stop.end > time + waits[-1] - 0.3:
         raise Conflict("stop comes too late")
-    _timed(s, category, turn.start, times, word, stop.end + 1.0)
+    _timed(s, category, turn, times, word, stop.end + 1.0)
     s.cursor = max(stop.end, time + waits[-1]) + 0.8
 
 

@@ -86,6 +86,21 @@ def test_a_number_of_two_words_is_to_be_known_whole_said_or_typed():
     }
 
 
+def test_when_an_answer_is_due_is_to_be_known_behind_its_request_and_behind_the_answer_before():
+    trial = {"asked_s": 0.35, "triggers": [{"time_s": 1.4}, {"time_s": 2.2}], "region": [0, 3]}
+    cue = {"triggers": [{"time_s": 0.9}], "region": [0, 3]}  # no time was named
+    record = plain(truth={"trials": [trial, cue]}, duration_s=3.0, text_in=[(0.45, "go")])
+    turns = turns_of(record)
+    # Output of 6 plays from 1.4 s on; the request was read in 1, what is played in 6 is in 7.
+    want = {2: 6, 3: 6, 4: 6, 5: 6, 8: 10, 9: 10}
+    assert {m: t.due for m, t in enumerate(turns) if t.due >= 0} == want
+    seq = to_sequence(CONFIG, turns)
+    at = np.flatnonzero(seq.due >= 0)
+    assert dict(zip(seq.microturn[at].tolist(), seq.due[at].tolist(), strict=True)) == want
+    assert (seq.text_target[at] >= 0).all()  # each is the last position that is read
+    assert seq.stream[at[0]] == Stream.TEXT_IN
+
+
 def test_what_is_in_view_is_to_be_known_with_each_frame():
     frames = [(t, image((0, 0, 200))) for t in (0.05, 0.25, 0.35, 0.65)]
     record = plain(frames=frames, seen_words=[("red ball", 0.3, 0.6), ("cat", 0.6, 2.0)])

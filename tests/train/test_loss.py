@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
+from tests.models.conftest import small_config
+from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream, layout
+from tmi.models import tree
+from tmi.models.attention import time_of
 from tmi.models.heads import waiting_class
-from tmi.train.loss import hearing_loss, waits
+from tmi.models.transformer import Taps
+from tmi.train.loss import DUE_TURNS, due_loss, hearing_loss, waits
 
 
 def test_hearing_is_the_mean_cross_entropy_of_the_words_tokens_and_of_end_where_there_are_none():
@@ -45,3 +51,53 @@ def test_waiting_classes_are_exact_at_first_and_grow_by_a_tenth():
     lengths = np.bincount(classes)[8:-1]
     starts = np.flatnonzero(np.diff(classes, prepend=-1))[8:-1]
     assert (lengths <= 1 + 0.1 * starts).all()
+
+
+def test_due_is_the_share_of_a_keys_call_that_misses_the_time_asked_for():
+    config = small_config(clock_digits=4)
+    c = dataclasses.replace(config.model, num_kv_heads=2)
+    config = dataclasses.replace(config, model=c)
+    rng = np.random.default_rng(0)
+    params = {
+        n: rng.normal(size=v.shape).astype(np.float32)
+        for n, v in tree.init(config, jax.random.key(0)).items()
+    }
+    model = tree.build(config, params)
+    size, dim = 64, c.width
+    due = np.full((2, size), -1)
+    due[0, 7], due[1, 40], due[1, 41] = 9, 23, 20  # the last is over: there is nothing to call for
+    microturn = np.arange(size) // 2 * np.ones((2, 1), int)
+    microturn[1, 41] = 30
+    states = rng.normal(size=(2, size, c.num_layers, dim)).astype(np.float32)
+    batch = {"due": jnp.asarray(due), "microturn": jnp.asarray(microturn)}
+    got = due_loss(model, Taps(jnp.asarray(states), jnp.zeros(())), batch)
+    assert {tuple(i) for i in np.argwhere(np.asarray(got)).tolist()} == {(0, 7), (1, 40)}
+    # What attention itself makes of such keys, and of queries at later times.
+    block = model.transformer.layers[-1]
+    times = np.broadcast_to(np.arange(size // 2), (2, size // 2))
+    later = time_of(c, layout(config), jnp.asarray(times))
+    zeros = jnp.zeros((2, size // 2, dim))
+    q, *_ = block.attention.project(zeros, jnp.asarray(times), later)
+    x = block.attention_norm(jnp.asarray(states[:, :, -2]))
+    here = time_of(c, layout(config), batch["microturn"])
+    _, k, *_ = block.attention.project(x, jnp.asarray(np.arange(size) * np.ones((2, 1), int)), here)
+    scores = np.asarray(jnp.einsum("bqd,bkd->bkq", q[:, 0], k[:, 0].at[..., : c.head_dim].set(0)))
+    for b, s in ((0, 7), (1, 40)):
+        now, then = microturn[b, s], due[b, s]
+        weight = np.exp(scores[b, s].astype(np.float64))
+        share = weight[then : then + DUE_TURNS].sum() / weight[now + 1 :].sum()
+        np.testing.assert_allclose(got[b, s], -np.log(share), rtol=1e-4)
+
+
+def test_a_time_that_was_named_teaches_the_keys_behind_the_request():
+    config = small_config(clock_digits=4)
+    model = tree.build(config, tree.init(config, jax.random.key(0)))
+    batch = {"due": jnp.full((1, 64), -1).at[0, 8].set(20), "microturn": jnp.arange(64)[None] // 2}
+    states = jax.random.normal(jax.random.key(1), (1, 64, config.model.num_layers, 32))
+
+    def loss(states):
+        return jnp.sum(due_loss(model, Taps(states, jnp.zeros(())), batch))
+
+    taught = np.abs(np.asarray(jax.grad(loss)(states))).sum(axis=-1)[0]
+    assert np.isfinite(taught).all()
+    assert np.argwhere(taught).tolist() == [[8, config.model.num_layers - 2]]

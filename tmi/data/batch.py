@@ -10,6 +10,7 @@ P = speech_slots contents a row:
     text_target   int32 [B, S]    token of the next position if that is TEXT_OUT, else -1
     text_weight   float32 [B, S]  0 where there is no target
     heard         int32 [B, S, MAX_HEARD]  tokens of what is said or seen to be known there, else -1
+    due           int32 [B, S]    micro-turn at which an answer just asked for is due, else -1
     skill         int32 [B, S]    index into corpus.skills of the session's first skill
     dmel          uint8 [B, A, audio_frames, mels]
     video         uint8 [B, V, 2, patch, patch, 3]
@@ -43,6 +44,7 @@ POSITION_KEYS = (
     "text_target",
     "text_weight",
     "heard",
+    "due",
     "skill",
 )
 _BUFFERS = {
@@ -101,6 +103,7 @@ def empty_batch(config: Config, batch_size: int | None = None) -> Batch:
     batch = {k: np.zeros(shape, dtype) for k, (shape, dtype) in shapes(config, batch_size).items()}
     batch["text_target"].fill(-1)
     batch["heard"].fill(-1)
+    batch["due"].fill(-1)
     return batch
 
 
@@ -117,6 +120,7 @@ def session_arrays(config: Config, seq: SessionSequence, skill: int = 0) -> Row:
         "text_target": target,
         "text_weight": np.where(target < 0, 0, weight).astype(np.float32),
         "heard": seq.heard,
+        "due": seq.due,
         "skill": np.full(len(seq), skill, np.int32),
         "dmel": seq.dmel,
         "video": seq.video,

@@ -3,6 +3,7 @@
 user audio   -> dMel bins of the micro-turn that reads them
 user words   -> tokens to be known one micro-turn after the one that reads their end; of a number
                 of two words, typed or spoken, both words' at the second's
+triggers     -> the micro-turn in which an answer is due, to be known once it has been asked for
 seen words   -> tokens to be known in each micro-turn in which a frame of them came
 frames       -> one pair of 40x40 patches, in the micro-turns in which frames came
 typed text   -> tokens in the micro-turn that reads it
@@ -34,6 +35,7 @@ MAX_SESSION_S = 3600.0
 # A second is named by one number: its last word alone tells a tenth of the times.
 TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 ONES = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DUE_TURNS = 4  # micro-turns, after a request, in which the time it names is asked for
 SLACK_S = 30.0  # what the model says may outlast the user's track by this much
 
 
@@ -74,6 +76,7 @@ def to_microturns(
     understood, in_view = _understood(record, lay, tokenizer), _in_view(record, lay, tokenizer)
     for m, tokens in _numbers_read(turns, tokenizer).items():
         understood[m] += tokens
+    due = _due(record, lay)
     pairs = _seen(record, config, lay, len(turns))
     speech = _spoken(record, config, lay, speaking)
     sensed = _sensed(record, lay)
@@ -82,6 +85,7 @@ def to_microturns(
         turn.heard = understood.get(m, [])
         turn.video = pairs.get(m)
         turn.seen = in_view.get(m, [])
+        turn.due = due.get(m, -1)
         turn.speech = speech.get(m)
         turn.sensed = sensed.get(m, {})
         start, end = lay.output_interval(m)
@@ -185,6 +189,22 @@ def _in_view(record: SessionRecord, lay: Layout, tokenizer: TextEncoder) -> dict
             if start <= pts < end:
                 for word in words.split():
                     out[m] += tokenizer.encode_word(word)
+    return out
+
+
+def _due(record: SessionRecord, lay: Layout) -> dict[int, int]:
+    """Micro-turn -> the micro-turn in which the next answer of a trial is due: behind a request
+    (`asked_s`: its end) the first, behind each answer the one after."""
+    out: dict[int, int] = {}
+    for trial in record.truth.get("trials", ()):
+        if "asked_s" not in trial:
+            continue
+        # What has been heard is known a micro-turn after its end was read, and so is what was said.
+        known = lay.microturn_reading(trial["asked_s"]) + 1
+        for trigger in trial["triggers"]:
+            due = lay.microturn_playing(trigger["time_s"])
+            out |= {m: due for m in range(known, min(known + DUE_TURNS, due))}
+            known = due + 2
     return out
 
 

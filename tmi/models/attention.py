@@ -245,6 +245,21 @@ class Attention(nnx.Module):
         q, k, v = (heads_first(z.astype(dtype)) for z in (q, k, v))
         return q, k, v, rel, (k_hist, v_hist)
 
+    def foreseen(self, x: Float[Array, "B K D"], time: Time, later: Time) -> Float[Array, "B K M"]:
+        """How much keys made of `x`, at `time`, will ask queries at times `later` [1, M] to look at
+        them: what the time features of the first head's keys add to its scores."""
+        c = self.c
+        a, b = self.time_key[...].reshape(-1, 2, c.time_frequencies, c.width)[0]
+        a, b = dots(x, a, b)
+        keys = [a * time.cos - b * time.sin, a * time.sin + b * time.cos]
+        queries = [later.cos, later.sin]
+        if later.digits is not None:
+            keys.append(dot(x, self.clock_key[...][: later.digits.shape[-1]]))
+            queries.append(later.digits)
+        queries = jnp.concatenate(queries, axis=-1)
+        shape = (x.shape[0], *queries.shape[1:])
+        return contract(jnp.concatenate(keys, axis=-1), jnp.broadcast_to(queries, shape))
+
     def merge(self, o: Float[Array, "B H S d"]) -> Float[Array, "B S D"]:
         b, h, s, d = o.shape
         return dot(o.swapaxes(1, 2).reshape(b, s, h * d), self.out[...])

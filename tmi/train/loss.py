@@ -5,7 +5,7 @@ What the router needs is a rule, not a loss (step.py). The user's words are aske
 one micro-turn after they ended, and what is in view with each frame: a transcript teaches hearing
 from every word, where answers teach it from one word in ten. Likewise the time until the model next
 speaks is asked for in each micro-turn, where its words tell one time in a hundred. Decoding has no
-use for either.
+use for either. And keys behind a request are asked when they will be looked at.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from jaxtyping import Array, Float, Int
 from tmi import mesh, numerics
 from tmi.config import Config
 from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
+from tmi.models.attention import MASKED, time_of
 from tmi.models.heads import Unembed, waiting_class
 from tmi.models.interaction import InteractionModel
 from tmi.models.layers import in_dtype
+from tmi.models.transformer import Taps
 
+DUE_TURNS = 3  # micro-turns from that on in which an answer is due where keys may call for it
+DUE_SHARE = 8  # one position of so many, at most, is asked for them
 QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
 SEEN_WEIGHT = 0.3  # of a frame with something in it: it stays for many
 PARTS = ("text", "silence", "speech")  # words and <speak>; the END of silent micro-turns; patches
@@ -38,6 +42,7 @@ class PositionLosses(typing.NamedTuple):
     speech: Float[Array, "B P"]
     heard: Float[Array, "B S"] | None
     waiting: Float[Array, "B S"] | None
+    due: Float[Array, "B S"] | None
     hit: Float[Array, "B S"]
     counts: dict[str, Array]
 
@@ -56,7 +61,7 @@ def position_losses(
         )
         context = context + level * jax.random.normal(keys[1], context.shape)
     model = in_dtype(model, config.model.dtype, but="transformer")  # layers see to themselves
-    hidden, heard, counts, _ = model(batch, context)
+    hidden, heard, counts, taps = model(batch, context)
     target = jnp.maximum(batch["text_target"], 0)
     text, hit = text_losses(model.unembed, hidden, target, config.train.loss_chunks)
     source = jnp.take_along_axis(hidden, batch["speech_source"][..., None], axis=1)
@@ -71,7 +76,8 @@ def position_losses(
         one_hot = jax.nn.one_hot(classes, config.model.waiting_bins, dtype=jnp.float32)
         scores = model.waiting(hidden)
         waiting = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
-    return PositionLosses(text, speech, heard, waiting, hit, counts)
+    due = due_loss(model, taps, batch) if config.train.due_weight else None
+    return PositionLosses(text, speech, heard, waiting, due, hit, counts)
 
 
 def text_losses(
@@ -126,6 +132,33 @@ def waits(batch: dict[str, Array]) -> Int[Array, "B S"]:
     return jnp.where(known, following - code, -1)
 
 
+def due_loss(model: InteractionModel, taps: Taps, batch: dict[str, Array]) -> Float[Array, "B S"]:
+    """Where a time is `due`: how much of what the last global layer's keys add to the scores of
+    later micro-turns misses it, in nats. So a key that names its time is learnt from the request
+    itself; from answers alone no 'at second N' ever was."""
+    transformer = model.transformer
+    layer = max(i for i, (span, _) in enumerate(transformer.kinds) if span.blocks)
+    block = transformer.layers[layer]
+    asked = batch["due"] >= 0
+    # Few positions are: those first, in order.
+    _, at = jax.lax.top_k(asked.astype(jnp.float32), asked.shape[1] // DUE_SHARE)
+    x = jnp.take_along_axis(taps.states[:, :, layer - 1], at[..., None], axis=1)
+    here, due = (jnp.take_along_axis(batch[n], at, axis=1) for n in ("microturn", "due"))
+    # A micro-turn has at least two positions.
+    later = jnp.arange(asked.shape[1] // 2, dtype=jnp.int32)[None]
+    times = (time_of(transformer.config, transformer.layout, t) for t in (here, later))
+    scores = block.attention.foreseen(block.attention_norm(x), *times)
+    to_come = later[:, None] > here[..., None]
+    scores = jnp.where(to_come, scores, MASKED)
+    behind = later[:, None] - due[..., None]
+    right = to_come & (behind >= 0) & (behind < DUE_TURNS)
+    known = jnp.take_along_axis(asked, at, axis=1) & jnp.any(right, axis=-1)
+    right = jax.nn.logsumexp(jnp.where(right, scores, MASKED), axis=-1)
+    lost = jax.nn.logsumexp(scores, axis=-1) - right
+    lost = jnp.where(known, lost, 0.0)
+    return jax.vmap(lambda z, i, v: z.at[i].set(v))(jnp.zeros(asked.shape), at, lost)
+
+
 def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> Float[Array, "B S"]:
     """Cross-entropy to the tokens of `heard` in equal shares, to END where there are none."""
     heard = heard.at[..., 0].set(jnp.where(heard[..., 0] < 0, EOM_ID, heard[..., 0]))
@@ -157,6 +190,8 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
         out |= {"said": said, "seen": seen, "heard": heard}
     if config.model.waiting_bins:
         out["waiting"] = (waits(batch) >= 0).astype(jnp.float32)
+    if config.train.due_weight:
+        out["due"] = (batch["due"] >= 0).astype(jnp.float32)
     return out
 
 
@@ -196,6 +231,9 @@ def loss_fn(
     if losses.waiting is not None:
         metrics["loss/waiting"] = mean(losses.waiting, "waiting")
         total = total + t.waiting_weight * metrics["loss/waiting"]
+    if losses.due is not None:
+        metrics["loss/due"] = mean(losses.due, "due")
+        total = total + t.due_weight * metrics["loss/due"]
     return total, ({"loss": total, **metrics}, losses.counts)
 
 
