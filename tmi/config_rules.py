@@ -243,15 +243,11 @@ def validate(c: Config) -> None:
         m.scan_layers,
         "False where model.hearing_layer > 0",
     )
-    _require(
-        not c.train.due_weight or m.position_bias != "token" and not m.scan_layers,
-        "train.due_weight", c.train.due_weight,
-        "0 where model.position_bias='token' (keys without time) or model.scan_layers",
-    )  # fmt: skip
     far = m.global_layers or range(m.global_every - 1, m.num_layers, m.global_every)
     _require(
-        not c.train.due_weight or max(far, default=0) > 0,
-        "train.due_weight", c.train.due_weight, "0 where no layer but the first is global",
+        not c.train.due_weight or (max(far, default=0) > 0 and not m.scan_layers),
+        "train.due_weight", c.train.due_weight,
+        "0 where no layer but the first is global, and where model.scan_layers",
     )  # fmt: skip
     _require(
         c.data.row_length % t.kv_block == 0,

@@ -76,7 +76,7 @@ def position_losses(
         one_hot = jax.nn.one_hot(classes, config.model.waiting_bins, dtype=jnp.float32)
         scores = model.waiting(hidden)
         waiting = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
-    due = due_loss(model, taps, batch) if config.train.due_weight else None
+    due = due_loss(model, taps, batch) if asks_due(config) else None
     return PositionLosses(text, speech, heard, waiting, due, hit, counts)
 
 
@@ -130,6 +130,10 @@ def waits(batch: dict[str, Array]) -> Int[Array, "B S"]:
     following = jax.lax.cummin(jnp.where(begins, code, none), axis=1, reverse=True)
     known = before & (following // far == segment)
     return jnp.where(known, following - code, -1)
+
+
+def asks_due(config: Config) -> bool:
+    return config.train.due_weight > 0 and config.model.position_bias != "token"
 
 
 def due_loss(model: InteractionModel, taps: Taps, batch: dict[str, Array]) -> Float[Array, "B S"]:
@@ -190,7 +194,7 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
         out |= {"said": said, "seen": seen, "heard": heard}
     if config.model.waiting_bins:
         out["waiting"] = (waits(batch) >= 0).astype(jnp.float32)
-    if config.train.due_weight:
+    if asks_due(config):
         out["due"] = (batch["due"] >= 0).astype(jnp.float32)
     return out
 
