@@ -42,6 +42,7 @@ BASE = [
     "msgpack>=1.1",
     "safetensors>=0.6",  # published checkpoints in and out
     "tqdm>=4.67",
+    "filelock>=3.16",  # of the folder of compiled programs, which jax bounds with it
 ]
 
 EXTRAS = {

@@ -20,6 +20,7 @@ import soundfile
 from absl import app, flags, logging
 
 from experiments import demo
+from tmi import compiled
 from tmi.data import records
 
 _OUT = flags.DEFINE_string("out", "build/demo", "Where everything goes.")
@@ -33,6 +34,7 @@ SESSIONS = (("train", 2500), ("dev", 60), ("eval", 120))
 
 def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
+    compiled.keep()
     begun = time.monotonic()
     out = pathlib.Path(_OUT.value)
     skills = ",".join(demo.SKILLS)

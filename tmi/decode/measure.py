@@ -16,6 +16,7 @@ import time
 import numpy as np
 from absl import app, flags
 
+from tmi import compiled
 from tmi.data.records import open_corpus, read_sessions
 from tmi.decode.stream import Decoder
 from tmi.media.audio import from_int16
@@ -29,6 +30,7 @@ _SLOTS = flags.DEFINE_integer("slots", 1, "Sessions side by side (they hear the 
 
 
 def main(_) -> None:
+    compiled.keep()
     decoder = Decoder.load(_WORKDIR.value, slots=_SLOTS.value)
     lay = decoder.layout
     total = round(_MINUTES.value * 60 / lay.seconds)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from tmi import numerics, streams
+from tmi import compiled, numerics, streams
 from tmi.config import Config, DataConfig, from_json
 from tmi.data.batch import Batch, empty_batch
 from tmi.decode import recording
@@ -301,6 +301,7 @@ def main(_) -> None:
 
     from tmi.train.checkpoint import CheckpointError, restore_params
 
+    compiled.keep()
     f = flags.FLAGS
     try:
         found = recording.load(f.trace)

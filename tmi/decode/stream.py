@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tmi import numerics, streams
+from tmi import compiled, numerics, streams
 from tmi.config import Config
 from tmi.data.records import SessionRecord
 from tmi.decode import recording
@@ -315,6 +315,7 @@ def main(_) -> None:
     from tmi.evals import trace as trace_lib
 
     logging.set_verbosity(logging.WARNING)
+    compiled.keep()
     f = flags.FLAGS
     if not (f.wav or f.video or f.text or f.example):
         raise SystemExit(

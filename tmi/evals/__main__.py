@@ -6,6 +6,7 @@ import pathlib
 
 from absl import app, flags, logging
 
+from tmi import compiled
 from tmi.evals.baselines import BASELINES
 from tmi.evals.runner import MODEL, Options, Result, evaluate
 
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
+    compiled.keep()
     options = Options(
         out=pathlib.Path(_OUT.value),
         corpus=pathlib.Path(_CORPUS.value),

@@ -73,12 +73,14 @@ def main(_: list[str]) -> None:
     libtpu.set_flags()
     # Not before: what these import takes seconds, and a typo should not wait for it. Nor later:
     # once the hosts have met, they wait for each other half a minute and no longer.
+    from tmi import compiled
     from tmi.data.records import CorpusError
     from tmi.train import EXIT_AGAIN, hosts
     from tmi.train.checkpoint import CheckpointError
     from tmi.train.loop import train
     from tmi.train.metrics import TrainingDiverged
 
+    compiled.keep()
     try:
         hosts.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     except ConfigError as e:

@@ -76,7 +76,7 @@ def position_losses(
         one_hot = jax.nn.one_hot(classes, config.model.waiting_bins, dtype=jnp.float32)
         scores = model.waiting(hidden)
         waiting = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
-    due = due_loss(model, taps, batch) if asks_due(config) else None
+    due = due_loss(model, taps, batch) if asks_due(config) and taps is not None else None
     return PositionLosses(text, speech, heard, waiting, due, hit, counts)
 
 

@@ -24,8 +24,8 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tmi import compiled, large_pages, machine, sharding
 from tmi import config as config_lib
-from tmi import large_pages, machine, sharding
 from tmi.config import Config
 from tmi.data.pipeline import train_batches
 from tmi.models import flops
@@ -138,6 +138,7 @@ def measure(config: Config, count: int, beside: bool) -> dict[str, typing.Any]:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
+    compiled.keep()
     try:
         config = config_lib.from_config_dict(_CONFIG.value)
         print(json.dumps(measure(config, _STEPS.value, _TRANSFORMERS.value), indent=1))
