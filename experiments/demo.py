@@ -36,5 +36,6 @@ def get_config() -> ConfigDict:
 
     t = c.train
     t.steps = 700
+    t.due_weight = 0.3
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 4
     return c
