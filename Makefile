@@ -4,8 +4,6 @@
 python := .venv/bin/python
 test_extras := data,eval,dev,notebook
 TEST_WORKERS ?= 2
-# Large pages for what malloc hands out: a third more training steps a second on Linux.
-large_pages := GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 # XLA brings its own threads; those of the numpy world would only fight with them.
 one_thread := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 export PYTHON
@@ -20,7 +18,7 @@ setup: ## build .venv with what the demo needs
 
 demo: ## render a corpus, train a small model from nothing, score it, stream a conversation
 	@.ci/venv data,eval
-	$(large_pages) $(one_thread) $(python) -m experiments.run_demo
+	$(one_thread) $(python) -m experiments.run_demo
 
 talk: ## stream one held-out session through the shipped checkpoint, in seconds
 	@.ci/venv

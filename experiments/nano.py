@@ -10,8 +10,7 @@ reaches is in assets/nano/info.json (each leg's command) and docs/LOG.md (evalua
 
     python -m data_pipelines.synthetic --out=build/corpus/train --split=train --sessions=20000
     python -m data_pipelines.synthetic --out=build/corpus/dev --split=dev
-    GLIBC_TUNABLES=glibc.malloc.hugetlb=1 \\
-        python -m tmi.train --config=experiments/nano.py --workdir=runs/nano
+    python -m tmi.train --config=experiments/nano.py --workdir=runs/nano
     python -m tmi.train.checkpoint --workdir=runs/nano --out=assets/nano
 
 A further leg begins with the shipped weights: add --init_from=assets/nano and another --workdir.
@@ -30,10 +29,11 @@ def get_config() -> ConfigDict:
     c.model.hearing_layer = 4  # of 6: the global layer at the end reads what was said
     c.model.waiting_bins = 48
     c.model.router_bias_rate = 5e-3
+    c.model.numerics = "invariant"  # what it said live can be recomputed to the bit
 
     d = c.data
     d.row_length, d.batch_size = 2048, 2
-    d.audio_slots, d.video_slots, d.speech_slots = 1024, 512, 320
+    d.audio_slots, d.video_slots, d.speech_slots = 1024, 320, 192
     # Times and cues are learnt last, counting what is seen first.
     d.skill_weights = (
         ("answer", 2.8), ("charades", 0.7), ("cuespeak", 4.4), ("interruption", 3.2),

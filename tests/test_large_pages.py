@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tmi.large_pages import TUNABLES
+
 glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
 PROGRAM = """
 import os, sys
@@ -34,8 +36,8 @@ def run(tmp_path, given: str | None, *how: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("given", "want"),
     [
-        (None, "glibc.malloc.hugetlb=1"),
-        ("glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"),
+        (None, TUNABLES),
+        ("glibc.malloc.check=0", f"glibc.malloc.check=0:{TUNABLES}"),
         ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
     ],
 )
