@@ -29,6 +29,7 @@ def session(seed: int, length: int) -> SessionSequence:
             Microturn(
                 audio=rng.integers(0, 16, (4, 80)).astype(np.uint8),
                 heard=rng.integers(3, 500, rng.integers(0, 9)).tolist(),
+                due=int(rng.integers(-1, 99)),
                 video=rng.integers(0, 255, (1, 2, 40, 40, 3)).astype(np.uint8) if sees else None,
                 text_out=rng.integers(3, 500, rng.integers(0, 3)).tolist(),
                 speech=rng.standard_normal((16, 80)).astype(np.float32) if speaks else None,
@@ -55,7 +56,7 @@ def unpack(row) -> list[SessionSequence]:
             if kind == Stream.AUDIO_OUT:
                 contents["speech_source"] = row["speech_source"][used] - start
             slot[stream == kind] -= used.min(initial=10**6)
-        plain = {k: row[k][here] for k in ("token", "microturn", "text_target", "heard")}
+        plain = {k: row[k][here] for k in ("token", "microturn", "text_target", "heard", "due")}
         out.append(SessionSequence(stream=stream, slot=slot, **plain, **contents))
     return out
 

@@ -70,7 +70,8 @@ def test_due_is_the_share_of_a_keys_call_that_misses_the_time_asked_for():
     microturn[1, 41] = 30
     states = rng.normal(size=(2, size, c.num_layers, dim)).astype(np.float32)
     batch = {"due": jnp.asarray(due), "microturn": jnp.asarray(microturn)}
-    got = due_loss(model, Taps(jnp.asarray(states), jnp.zeros(())), batch)
+    taps = Taps(jnp.asarray(states), jnp.zeros(()))
+    got = jax.jit(lambda: due_loss(model, taps, batch))()
     assert {tuple(i) for i in np.argwhere(np.asarray(got)).tolist()} == {(0, 7), (1, 40)}
     # What attention itself makes of such keys, and of queries at later times.
     block = model.transformer.layers[-1]
@@ -98,6 +99,6 @@ def test_a_time_that_was_named_teaches_the_keys_behind_the_request():
     def loss(states):
         return jnp.sum(due_loss(model, Taps(states, jnp.zeros(())), batch))
 
-    taught = np.abs(np.asarray(jax.grad(loss)(states))).sum(axis=-1)[0]
+    taught = np.abs(np.asarray(jax.jit(jax.grad(loss))(states))).sum(axis=-1)[0]
     assert np.isfinite(taught).all()
     assert np.argwhere(taught).tolist() == [[8, config.model.num_layers - 2]]
