@@ -26,7 +26,7 @@ talk: ## stream one held-out session through the shipped checkpoint, in seconds
 
 test: ## run the tests that need no accelerator
 	@.ci/venv $(test_extras)
-	$(one_thread) $(python) -m pytest -n $(TEST_WORKERS) --dist loadfile
+	$(one_thread) $(python) -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-tpu: ## compile for TPUs with libtpu (640 MB more); no TPU is needed
 	@.ci/venv $(test_extras),tpu

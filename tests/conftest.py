@@ -1,8 +1,9 @@
-"""Settings of every test: eight virtual CPU devices, reproducible hypothesis examples, and one
-folder of compiled programs for all processes of a run."""
+"""Settings of every test: eight virtual CPU devices, reproducible hypothesis examples, one folder
+of compiled programs for all processes of a run, and what is compiled quickly and runs first."""
 
 import atexit
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -20,7 +21,46 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
+import jax  # noqa: E402
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+HERE = pathlib.Path(__file__).parent
+# Their programs run a few small steps and are compiled in half the time. Laws of bits are compiled
+# as users compile: without optimizations XLA leaves its library's products, which they rest on.
+QUICKLY_COMPILED = (
+    "decode/test_serving.py", "interop", "models/test_model.py", "models/test_stack.py",
+    "test_sharding.py", "test_streams.py", "train",
+)  # fmt: skip
+AS_USERS_COMPILE = ("train/test_alignment.py",)
+# A worker runs whole files: the longest first, so that none is left alone with one at the end.
+LONGEST = (
+    "train/test_hosts.py", "test_sharding.py", "decode/test_replay.py", "train/test_finetune.py",
+    "train/test_alignment.py", "models/test_model.py", "models/test_bits.py",
+    "models/test_device_bits.py", "test_notebooks.py", "decode/test_serving.py",
+    "models/test_stack.py", "train/test_loop.py", "train/test_step.py", "train/test_bucket.py",
+)  # fmt: skip
+
+
+def _file(item: pytest.Item) -> str:
+    return item.path.relative_to(HERE).as_posix()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(_file(item), len(LONGEST)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    name = _file(item)
+    quickly = name.startswith(QUICKLY_COMPILED) and name not in AS_USERS_COMPILE
+    try:
+        jax.config.update("jax_disable_most_optimizations", quickly)
+        return (yield)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
 
 # The same examples each time: a failure on one machine is one everywhere. No deadline, since a
 # first call may compile. HYPOTHESIS_PROFILE=search looks for more, with new examples each time.

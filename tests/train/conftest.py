@@ -1,6 +1,7 @@
 """A corpus of hand-made sessions, the debug experiment on it, one training of it, and processes.
 
-What is compiled here runs a few small steps: it is compiled quickly, and once for all processes.
+What is compiled here runs a few small steps: it is compiled once for all processes, and quickly
+(tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -23,18 +24,6 @@ from tmi.config import Config
 from tmi.train import loop
 
 HERE = pathlib.Path(__file__).parent
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """The tests of this folder, and the fixtures they make, compile in half the time. Those of
-    bits do not: without optimizations XLA leaves its library's products, which they rest on."""
-    ours = HERE in item.path.parents and item.path.name != "test_alignment.py"
-    try:
-        jax.config.update("jax_disable_most_optimizations", ours)
-        return (yield)
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session", autouse=True)
