@@ -61,8 +61,21 @@ def hidden(config, params, session, forward):
     return batch, np.asarray(forward(params, batch))
 
 
-def test_streaming_equals_one_shot_for_any_chunking(config, params, session, hidden):
-    batch, full = hidden
+@pytest.fixture(scope="module")
+def embedded(config, params, hidden):
+    @jax.jit
+    def embed(params, batch):
+        model = tree.build(config, params)
+        return model.embed(
+            batch["stream"], batch["token"], batch["slot"], batch["microturn"],
+            model.dmel(batch["dmel"]), model.video(batch["video"]), model.speech(batch["speech"]),
+        )  # fmt: skip
+
+    return embed(params, hidden[0])
+
+
+def test_streaming_equals_one_shot_for_any_chunking(config, params, session, hidden, embedded):
+    (batch, full), x = hidden, embedded
     n = len(session[1])
     model = tree.build(config, params)
     rows = 32
@@ -71,10 +84,6 @@ def test_streaming_equals_one_shot_for_any_chunking(config, params, session, hid
     def append(x, m, count, cache):
         return model.append(x, m, count, cache)
 
-    x = model.embed(
-        batch["stream"], batch["token"], batch["slot"], batch["microturn"],
-        model.dmel(batch["dmel"]), model.video(batch["video"]), model.speech(batch["speech"]),
-    )  # fmt: skip
     for seed in range(3):
         rng = np.random.default_rng(seed)
         cache = init_cache(config, spans(config), 1, rows)
@@ -92,13 +101,9 @@ def test_streaming_equals_one_shot_for_any_chunking(config, params, session, hid
         np.testing.assert_allclose(np.concatenate(out), full[0, :n], atol=2e-4, rtol=2e-3)
 
 
-def test_causal_by_zero_gradients(config, params, session):
-    batch, _ = as_batch(config, [session[1]])
+def test_causal_by_zero_gradients(config, params, session, hidden, embedded):
+    batch, x = hidden[0], embedded
     model = tree.build(config, params)
-    x = model.embed(
-        batch["stream"], batch["token"], batch["slot"], batch["microturn"],
-        model.dmel(batch["dmel"]), model.video(batch["video"]), model.speech(batch["speech"]),
-    )  # fmt: skip
 
     @jax.jit
     def grad(at):
@@ -141,9 +146,8 @@ def test_micro_turn_distance_is_relative():
     assert {"time", "time_key"} <= set(vars(model.transformer.layers[2].attention))
     x = jax.random.normal(jax.random.key(1), (1, 64, c.model.width))
     position, segment = jnp.arange(64)[None], jnp.ones((1, 64), jnp.int32)
-    now = model.transformer(x, position, position // 3, segment).hidden
-    later = model.transformer(x, position, position // 3 + 300, segment).hidden
-    other = model.transformer(x, position, position // 2, segment).hidden
+    at = jax.jit(lambda microturn: model.transformer(x, position, microturn, segment).hidden)
+    now, later, other = at(position // 3), at(position // 3 + 300), at(position // 2)
     np.testing.assert_allclose(later, now, atol=1e-4)
     assert np.abs(np.asarray(other - now)).max() > 1e-2
 
