@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
 
     t = c.train
     t.steps = 480
-    t.due_weight = 0.3
+    t.due_weight, t.timed_weight = 0.3, 4.0
     t.hearing_weight = 3.0  # words are what eight minutes are short of
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 4
     return c

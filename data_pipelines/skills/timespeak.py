@@ -11,7 +11,7 @@ NAME = "timespeak"
 WEIGHT = 2.4
 LONG_SHARE, SILENCE_SHARE = 0.5, 0.4  # of the train split's single waits
 NEAR_SHARE, ALONE_SHARE = 0.5, 0.5  # of the train split's named seconds
-TYPED_SHARE = 0.5  # of the train split's requests: what a time is, without words to be heard first
+TYPED_SHARE = 0.2  # of the train split's requests: what a time is, without words to be heard first
 
 _CLOCK = tuple(number(n) for n in range(8, 57))
 _WORDS = {"word": TIME_WORDS}

@@ -14,7 +14,7 @@ from tmi.models import tree
 from tmi.models.attention import time_of
 from tmi.models.heads import waiting_class
 from tmi.models.transformer import Taps
-from tmi.train.loss import DUE_TURNS, due_loss, hearing_loss, waits
+from tmi.train.loss import DUE_TURNS, NEAR_TURNS, due_loss, hearing_loss, loss_weights, waits
 
 
 def test_hearing_is_the_mean_cross_entropy_of_the_words_tokens_and_of_end_where_there_are_none():
@@ -102,3 +102,38 @@ def test_a_time_that_was_named_teaches_the_keys_behind_the_request():
     taught = np.abs(np.asarray(jax.jit(jax.grad(loss))(states))).sum(axis=-1)[0]
     assert np.isfinite(taught).all()
     assert np.argwhere(taught).tolist() == [[8, config.model.num_layers - 2]]
+
+
+def test_text_weighs_more_near_the_times_that_its_own_session_named():
+    rng = np.random.default_rng(0)
+    config = small_config(clock_digits=4)
+    size = 128
+    segment = np.repeat([[1, 2, 3, 0], [1, 1, 2, 2]], size // 4, axis=1)
+    microturn = np.arange(size) % 64 // 2 * np.ones((2, 1), int)
+    due = np.where(rng.random((2, size)) < 0.03, rng.integers(0, 40, (2, size)), -1)
+    due[segment == 0] = -1
+    batch = {
+        "text_weight": rng.random((2, size)).astype(np.float32),
+        "text_target": rng.integers(-1, 9, (2, size)),
+        "speech_weight": np.ones((2, 4), np.float32),
+        "stream": np.full((2, size), Stream.AUDIO_IN),
+        "heard": np.full((2, size, MAX_HEARD), -1),
+        "segment": segment, "microturn": microturn, "due": due,
+    }  # fmt: skip
+    near = np.zeros((2, size), bool)
+    for b, s in np.argwhere(due >= 0):
+        own = segment[b] == segment[b, s]
+        near[b] |= own & (np.abs(microturn[b] - due[b, s]) <= NEAR_TURNS)
+    assert near.any() and not near.all()
+
+    def weights(**changes):
+        train = dataclasses.replace(config.train, **changes)
+        batch_ = {k: jnp.asarray(v) for k, v in batch.items()}
+        return loss_weights(dataclasses.replace(config, train=train), batch_)
+
+    plain = weights(due_weight=0.1)
+    more = weights(due_weight=0.1, timed_weight=3.0)
+    np.testing.assert_array_equal(plain["text"], batch["text_weight"])
+    np.testing.assert_allclose(more["text"], batch["text_weight"] * np.where(near, 3, 1), rtol=1e-6)
+    for name in plain.keys() - {"text"}:  # what is reported is not weighed so
+        np.testing.assert_array_equal(plain[name], more[name])

@@ -29,6 +29,7 @@ from tmi.models.transformer import Taps
 
 DUE_TURNS = 3  # micro-turns from that on in which an answer is due where keys may call for it
 DUE_SHARE = 8  # one position of so many, at most, is asked for them
+NEAR_TURNS = 10  # micro-turns before and behind a named time that `timed_weight` is for
 QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
 SEEN_WEIGHT = 0.3  # of a frame with something in it: it stays for many
 PARTS = ("text", "silence", "speech")  # words and <speak>; the END of silent micro-turns; patches
@@ -136,6 +137,24 @@ def asks_due(config: Config) -> bool:
     return config.train.due_weight > 0 and config.model.position_bias != "token"
 
 
+def asked_of(batch: dict[str, Array]) -> tuple[Array, Int[Array, "B K"]]:
+    """Whether a position is asked when its key will be looked at, [B, S], and where those are:
+    few, so they come first, in order."""
+    asked = batch["due"] >= 0
+    return asked, jax.lax.top_k(asked.astype(jnp.float32), asked.shape[1] // DUE_SHARE)[1]
+
+
+def near_due(batch: dict[str, Array]) -> Array:
+    """Whether a time that the user named is near, [B, S]."""
+    asked, at = asked_of(batch)
+    known, due, segment = (
+        jnp.take_along_axis(x, at, axis=1)[..., None]
+        for x in (asked, batch["due"], batch["segment"])
+    )
+    far = jnp.abs(batch["microturn"][:, None] - due) > NEAR_TURNS
+    return jnp.any(known & ~far & (batch["segment"][:, None] == segment), axis=1)
+
+
 def due_loss(model: InteractionModel, taps: Taps, batch: dict[str, Array]) -> Float[Array, "B S"]:
     """Where a time is `due`: how much of what the last global layer's keys add to the scores of
     later micro-turns misses it, in nats. So a key that names its time is learnt from the request
@@ -143,9 +162,7 @@ def due_loss(model: InteractionModel, taps: Taps, batch: dict[str, Array]) -> Fl
     transformer = model.transformer
     layer = max(i for i, (span, _) in enumerate(transformer.kinds) if span.blocks)
     block = transformer.layers[layer]
-    asked = batch["due"] >= 0
-    # Few positions are: those first, in order.
-    _, at = jax.lax.top_k(asked.astype(jnp.float32), asked.shape[1] // DUE_SHARE)
+    asked, at = asked_of(batch)
     x = jnp.take_along_axis(taps.states[:, :, layer - 1], at[..., None], axis=1)
     here, due = (jnp.take_along_axis(batch[n], at, axis=1) for n in ("microturn", "due"))
     # A micro-turn has at least two positions.
@@ -177,6 +194,8 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
     """What each part of the loss and each metric is a mean over, by name: a weight a position or
     patch."""
     tw = batch["text_weight"]
+    if asks_due(config) and config.train.timed_weight != 1:
+        tw = tw * jnp.where(near_due(batch), config.train.timed_weight, 1.0)
     silent = batch["text_target"] == EOM_ID
     out = {
         "text": tw,
