@@ -135,5 +135,6 @@ def test_text_weighs_more_near_the_times_that_its_own_session_named():
     more = weights(due_weight=0.1, timed_weight=3.0)
     np.testing.assert_array_equal(plain["text"], batch["text_weight"])
     np.testing.assert_allclose(more["text"], batch["text_weight"] * np.where(near, 3, 1), rtol=1e-6)
+    assert plain["called"].shape == near.shape
     for name in plain.keys() - {"text"}:  # what is reported is not weighed so
         np.testing.assert_array_equal(plain[name], more[name])

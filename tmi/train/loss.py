@@ -24,11 +24,13 @@ from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
 from tmi.models.attention import MASKED, time_of
 from tmi.models.heads import Unembed, waiting_class
 from tmi.models.interaction import InteractionModel
-from tmi.models.layers import in_dtype
-from tmi.models.transformer import Taps
+from tmi.models.layers import contract, in_dtype
+from tmi.models.transformer import Block, Taps
 
 DUE_TURNS = 3  # micro-turns from that on in which an answer is due where keys may call for it
 DUE_SHARE = 8  # one position of so many, at most, is asked for them
+CALLED_SHARE = 16  # one position of so many, at most, begins an answer to one of them
+CALLED_TURNS = 4  # micro-turns behind a due one in which its answer may still begin
 NEAR_TURNS = 10  # micro-turns before and behind a named time that `timed_weight` is for
 QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
 SEEN_WEIGHT = 0.3  # of a frame with something in it: it stays for many
@@ -44,6 +46,7 @@ class PositionLosses(typing.NamedTuple):
     heard: Float[Array, "B S"] | None
     waiting: Float[Array, "B S"] | None
     due: Float[Array, "B S"] | None
+    called: Float[Array, "B S"] | None
     hit: Float[Array, "B S"]
     counts: dict[str, Array]
 
@@ -77,8 +80,10 @@ def position_losses(
         one_hot = jax.nn.one_hot(classes, config.model.waiting_bins, dtype=jnp.float32)
         scores = model.waiting(hidden)
         waiting = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
-    due = due_loss(model, taps, batch) if asks_due(config) and taps is not None else None
-    return PositionLosses(text, speech, heard, waiting, due, hit, counts)
+    due = called = None
+    if asks_due(config) and taps is not None:
+        due, called = due_loss(model, taps, batch), called_loss(model, taps, batch)
+    return PositionLosses(text, speech, heard, waiting, due, called, hit, counts)
 
 
 def text_losses(
@@ -144,15 +149,16 @@ def asked_of(batch: dict[str, Array]) -> tuple[Array, Int[Array, "B K"]]:
     return asked, jax.lax.top_k(asked.astype(jnp.float32), asked.shape[1] // DUE_SHARE)[1]
 
 
-def near_due(batch: dict[str, Array]) -> Array:
-    """Whether a time that the user named is near, [B, S]."""
+def near_due(batch: dict[str, Array], before: int, behind: int) -> Array:
+    """Whether so many micro-turns before or behind a time that the session's user named, [B, S]."""
     asked, at = asked_of(batch)
     known, due, segment = (
         jnp.take_along_axis(x, at, axis=1)[..., None]
         for x in (asked, batch["due"], batch["segment"])
     )
-    far = jnp.abs(batch["microturn"][:, None] - due) > NEAR_TURNS
-    return jnp.any(known & ~far & (batch["segment"][:, None] == segment), axis=1)
+    since = batch["microturn"][:, None] - due
+    own = known & (batch["segment"][:, None] == segment)
+    return jnp.any(own & (since >= -before) & (since <= behind), axis=1)
 
 
 def due_loss(model: InteractionModel, taps: Taps, batch: dict[str, Array]) -> Float[Array, "B S"]:
@@ -160,10 +166,9 @@ def due_loss(model: InteractionModel, taps: Taps, batch: dict[str, Array]) -> Fl
     later micro-turns misses it, in nats. So a key that names its time is learnt from the request
     itself; from answers alone no 'at second N' ever was."""
     transformer = model.transformer
-    layer = max(i for i, (span, _) in enumerate(transformer.kinds) if span.blocks)
-    block = transformer.layers[layer]
+    block, states = last_global(model, taps)
     asked, at = asked_of(batch)
-    x = jnp.take_along_axis(taps.states[:, :, layer - 1], at[..., None], axis=1)
+    x = jnp.take_along_axis(states, at[..., None], axis=1)
     here, due = (jnp.take_along_axis(batch[n], at, axis=1) for n in ("microturn", "due"))
     # A micro-turn has at least two positions.
     later = jnp.arange(asked.shape[1] // 2, dtype=jnp.int32)[None]
@@ -178,6 +183,55 @@ def due_loss(model: InteractionModel, taps: Taps, batch: dict[str, Array]) -> Fl
     lost = jax.nn.logsumexp(scores, axis=-1) - right
     lost = jnp.where(known, lost, 0.0)
     return jax.vmap(lambda z, i, v: z.at[i].set(v))(jnp.zeros(asked.shape), at, lost)
+
+
+def last_global(model: InteractionModel, taps: Taps) -> tuple[Block, Float[Array, "B S D"]]:
+    """The last global layer, and the states that it reads."""
+    kinds = model.transformer.kinds
+    layer = max(i for i, (span, _) in enumerate(kinds) if span.blocks)
+    return model.transformer.layers[layer], taps.states[:, :, layer - 1]
+
+
+def called(batch: dict[str, Array]) -> Array:
+    """Where an answer begins, [B, S]: at the last position before a micro-turn's words."""
+    target = batch["text_target"]
+    return (target >= 0) & (target != EOM_ID) & (batch["stream"] != Stream.TEXT_OUT)
+
+
+def called_loss(
+    model: InteractionModel, taps: Taps, batch: dict[str, Array]
+) -> Float[Array, "B S"]:
+    """Where an answer that is due begins: how much of the attention of the last global layer's
+    first head misses the keys that were asked for that time, in nats. `due_loss` weighs the times
+    of one key, this the keys of one time: without it those keys called at the right time and others
+    called louder, by scores so far apart that nothing was learnt from words."""
+    transformer = model.transformer
+    block, states = last_global(model, taps)
+    position, segment, microturn = batch["position"], batch["segment"], batch["microturn"]
+    begins = called(batch)
+    _, at = jax.lax.top_k(begins.astype(jnp.float32), begins.shape[1] // CALLED_SHARE)
+
+    def here(x):
+        return jnp.take_along_axis(x, at, axis=1)[..., None]
+
+    time = time_of(transformer.config, transformer.layout, microturn)
+    q, k, _, rel, _ = block.attention.project(block.attention_norm(states), position, time)
+    scores = contract(jnp.take_along_axis(q[:, 0], at[..., None], axis=1), k[:, 0])
+    if rel is not None:
+        rows = jnp.take_along_axis(rel[:, 0], at[..., None], axis=1)
+        behind = at[..., None] - jnp.arange(scores.shape[-1], dtype=jnp.int32)
+        near = (behind >= 0) & (behind < rows.shape[-1])
+        index = jnp.clip(rows.shape[-1] - 1 - behind, 0, rows.shape[-1] - 1)
+        scores = scores + jnp.where(near, jnp.take_along_axis(rows, index, axis=-1), 0.0)
+    own = here(segment) == segment[:, None]
+    seen = own & block.attention.span.visible(here(position), position[:, None])
+    since = here(microturn) - batch["due"][:, None]
+    wanted = seen & (batch["due"] >= 0)[:, None] & (since >= 0) & (since <= CALLED_TURNS)
+    scores = jnp.where(seen, scores, MASKED)
+    known = here(begins)[..., 0] & jnp.any(wanted, axis=-1)
+    right = jax.nn.logsumexp(jnp.where(wanted, scores, MASKED), axis=-1)
+    lost = jnp.where(known, jax.nn.logsumexp(scores, axis=-1) - right, 0.0)
+    return jax.vmap(lambda z, i, v: z.at[i].set(v))(jnp.zeros(begins.shape), at, lost)
 
 
 def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> Float[Array, "B S"]:
@@ -195,7 +249,7 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
     patch."""
     tw = batch["text_weight"]
     if asks_due(config) and config.train.timed_weight != 1:
-        tw = tw * jnp.where(near_due(batch), config.train.timed_weight, 1.0)
+        tw = tw * jnp.where(near_due(batch, NEAR_TURNS, NEAR_TURNS), config.train.timed_weight, 1.0)
     silent = batch["text_target"] == EOM_ID
     out = {
         "text": tw,
@@ -215,6 +269,7 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
         out["waiting"] = (waits(batch) >= 0).astype(jnp.float32)
     if asks_due(config):
         out["due"] = (batch["due"] >= 0).astype(jnp.float32)
+        out["called"] = (called(batch) & near_due(batch, 0, CALLED_TURNS)).astype(jnp.float32)
     return out
 
 
@@ -256,7 +311,8 @@ def loss_fn(
         total = total + t.waiting_weight * metrics["loss/waiting"]
     if losses.due is not None:
         metrics["loss/due"] = mean(losses.due, "due")
-        total = total + t.due_weight * metrics["loss/due"]
+        metrics["loss/called"] = mean(losses.called, "called")
+        total = total + t.due_weight * (metrics["loss/due"] + metrics["loss/called"])
     return total, ({"loss": total, **metrics}, losses.counts)
 
 
