@@ -11,10 +11,20 @@ import numpy as np
 from tests.models.conftest import small_config
 from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream, layout
 from tmi.models import tree
-from tmi.models.attention import time_of
+from tmi.models.attention import attend_rows, hidden_of, time_of
 from tmi.models.heads import waiting_class
 from tmi.models.transformer import Taps
-from tmi.train.loss import DUE_TURNS, NEAR_TURNS, due_loss, hearing_loss, loss_weights, waits
+from tmi.train.loss import (
+    CALLED_SHARE,
+    CALLED_TURNS,
+    DUE_TURNS,
+    NEAR_TURNS,
+    called_loss,
+    due_loss,
+    hearing_loss,
+    loss_weights,
+    waits,
+)
 
 
 def test_hearing_is_the_mean_cross_entropy_of_the_words_tokens_and_of_end_where_there_are_none():
@@ -138,3 +148,56 @@ def test_text_weighs_more_near_the_times_that_its_own_session_named():
     assert plain["called"].shape == near.shape
     for name in plain.keys() - {"text"}:  # what is reported is not weighed so
         np.testing.assert_array_equal(plain[name], more[name])
+
+
+def test_called_is_the_share_of_the_attention_of_who_answers_that_misses_the_keys_asked_for_it():
+    config = small_config(clock_digits=4)
+    c, size = config.model, 256
+    rng = np.random.default_rng(1)
+    params = {
+        n: rng.normal(size=v.shape, scale=0.3).astype(np.float32)
+        for n, v in tree.init(config, jax.random.key(0)).items()
+    }
+    model = tree.build(config, params)
+    segment = np.repeat([1, 2, 0], [160, 64, 32])[None]
+    position = np.concatenate([np.arange(160), np.arange(64), np.arange(32)])[None]
+    stream = np.where(position % 2, Stream.TEXT_OUT, Stream.AUDIO_IN)
+    words = np.where(rng.random((1, size)) < 0.4, 9, EOM_ID)
+    due = np.full((1, size), -1)
+    due[0, [20, 21, 40, 170]] = 36, 36, 62, 16
+    batch = {
+        "text_target": np.where(stream == Stream.AUDIO_IN, words, -1), "stream": stream,
+        "segment": segment, "position": position, "microturn": position // 2, "due": due,
+    }  # fmt: skip
+    batch = {k: jnp.asarray(v) for k, v in batch.items()}
+    states = jnp.asarray(rng.normal(size=(1, size, c.num_layers, c.width)), jnp.float32)
+
+    @jax.jit
+    def run():
+        # Attention itself, to values that tell which key they are of.
+        block, x = model.transformer.layers[-1], states[:, :, -2]
+        time = time_of(c, layout(config), batch["microturn"])
+        q, k, _, rel, _ = block.attention.project(block.attention_norm(x), batch["position"], time)
+        span = block.attention.span
+        hidden = hidden_of(c, batch["position"], batch["segment"], span)
+        names = jnp.eye(size)[None, None]
+        weights = attend_rows(q, k, names, rel, hidden, span)[0, 0]
+        return called_loss(model, Taps(states, jnp.zeros(())), batch), weights
+
+    got, weights = map(np.asarray, run())
+    kinds = {"answer": 0, "silent": 0}
+    want = np.zeros(size)
+    for s in range(size):
+        if stream[0, s] != Stream.AUDIO_IN or not segment[0, s]:
+            continue
+        since = position[0, s] // 2 - due[0]
+        own = (due[0] >= 0) & (segment[0] == segment[0, s])
+        asked = own & (since >= 0) & (since <= CALLED_TURNS)
+        if words[0, s] != EOM_ID and weights[s, asked].sum():  # else out of its sight
+            want[s] = -np.log(weights[s, asked].sum())
+            kinds["answer"] += 1
+        if words[0, s] == EOM_ID and (own & (since < 0) & (since >= -NEAR_TURNS)).any():
+            want[s] = -np.log1p(-weights[s, own & (since < 0)].sum(dtype=np.float64))
+            kinds["silent"] += 1
+    assert min(kinds.values()) > 3 and sum(kinds.values()) <= size // CALLED_SHARE
+    np.testing.assert_allclose(got[0], want, rtol=1e-3, atol=1e-5)

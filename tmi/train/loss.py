@@ -29,7 +29,8 @@ from tmi.models.transformer import Block, Taps
 
 DUE_TURNS = 3  # micro-turns from that on in which an answer is due where keys may call for it
 DUE_SHARE = 8  # one position of so many, at most, is asked for them
-CALLED_SHARE = 16  # one position of so many, at most, begins an answer to one of them
+CALLED_SHARE = 8  # one position of so many, at most, is asked where its attention goes
+SILENT_WEIGHT = 0.1  # there, of one at which nothing is due yet, beside 1 for an answer
 CALLED_TURNS = 4  # micro-turns behind a due one in which its answer may still begin
 NEAR_TURNS = 10  # micro-turns before and behind a named time that `timed_weight` is for
 QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
@@ -192,24 +193,28 @@ def last_global(model: InteractionModel, taps: Taps) -> tuple[Block, Float[Array
     return model.transformer.layers[layer], taps.states[:, :, layer - 1]
 
 
-def called(batch: dict[str, Array]) -> Array:
-    """Where an answer begins, [B, S]: at the last position before a micro-turn's words."""
+def called(batch: dict[str, Array]) -> tuple[Array, Array]:
+    """The last positions before a micro-turn's words, [B, S], where a time that the user named is
+    near: those whose words are due, and those that are silent before it."""
     target = batch["text_target"]
-    return (target >= 0) & (target != EOM_ID) & (batch["stream"] != Stream.TEXT_OUT)
+    before = (target >= 0) & (batch["stream"] != Stream.TEXT_OUT)
+    answers = before & (target != EOM_ID) & near_due(batch, 0, CALLED_TURNS)
+    return answers, before & (target == EOM_ID) & near_due(batch, NEAR_TURNS, -1)
 
 
 def called_loss(
     model: InteractionModel, taps: Taps, batch: dict[str, Array]
 ) -> Float[Array, "B S"]:
     """Where an answer that is due begins: how much of the attention of the last global layer's
-    first head misses the keys that were asked for that time, in nats. `due_loss` weighs the times
-    of one key, this the keys of one time: without it those keys called at the right time and others
-    called louder, by scores so far apart that nothing was learnt from words."""
+    first head misses the keys that were asked for that time, in nats; and where it is not due yet,
+    how much of it they have. `due_loss` weighs the times of one key, this the keys of one time:
+    without it those keys called at the right time and others called louder, by scores so far apart
+    that nothing was learnt from words."""
     transformer = model.transformer
     block, states = last_global(model, taps)
     position, segment, microturn = batch["position"], batch["segment"], batch["microturn"]
-    begins = called(batch)
-    _, at = jax.lax.top_k(begins.astype(jnp.float32), begins.shape[1] // CALLED_SHARE)
+    answers, silent = called(batch)
+    _, at = jax.lax.top_k(2.0 * answers + silent, answers.shape[1] // CALLED_SHARE)
 
     def here(x):
         return jnp.take_along_axis(x, at, axis=1)[..., None]
@@ -225,13 +230,14 @@ def called_loss(
         scores = scores + jnp.where(near, jnp.take_along_axis(rows, index, axis=-1), 0.0)
     own = here(segment) == segment[:, None]
     seen = own & block.attention.span.visible(here(position), position[:, None])
-    since = here(microturn) - batch["due"][:, None]
-    wanted = seen & (batch["due"] >= 0)[:, None] & (since >= 0) & (since <= CALLED_TURNS)
+    since, asked = here(microturn) - batch["due"][:, None], (batch["due"] >= 0)[:, None]
+    due = asked & (since >= 0) & (since <= CALLED_TURNS)
+    wanted = seen & jnp.where(here(answers), due, ~(asked & (since < 0)))
     scores = jnp.where(seen, scores, MASKED)
-    known = here(begins)[..., 0] & jnp.any(wanted, axis=-1)
+    known = here(answers | silent)[..., 0] & jnp.any(wanted, axis=-1)
     right = jax.nn.logsumexp(jnp.where(wanted, scores, MASKED), axis=-1)
     lost = jnp.where(known, jax.nn.logsumexp(scores, axis=-1) - right, 0.0)
-    return jax.vmap(lambda z, i, v: z.at[i].set(v))(jnp.zeros(begins.shape), at, lost)
+    return jax.vmap(lambda z, i, v: z.at[i].set(v))(jnp.zeros(answers.shape), at, lost)
 
 
 def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> Float[Array, "B S"]:
@@ -269,7 +275,8 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
         out["waiting"] = (waits(batch) >= 0).astype(jnp.float32)
     if asks_due(config):
         out["due"] = (batch["due"] >= 0).astype(jnp.float32)
-        out["called"] = (called(batch) & near_due(batch, 0, CALLED_TURNS)).astype(jnp.float32)
+        answers, silent = called(batch)
+        out["called"] = answers + SILENT_WEIGHT * silent
     return out
 
 
