@@ -35,8 +35,6 @@ def get_config() -> ConfigDict:
     d.audio_slots, d.video_slots, d.speech_slots = 1024, 512, 192
 
     t = c.train
-    t.steps = 480
-    t.due_weight, t.timed_weight = 0.3, 4.0
-    t.hearing_weight = 3.0  # words are what eight minutes are short of
+    t.steps = 430
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 100, 100, 4
     return c

@@ -5,7 +5,7 @@ What the router needs is a rule, not a loss (step.py). The user's words are aske
 one micro-turn after they ended, and what is in view with each frame: a transcript teaches hearing
 from every word, where answers teach it from one word in ten. Likewise the time until the model next
 speaks is asked for in each micro-turn, where its words tell one time in a hundred. Decoding has no
-use for either. And keys behind a request are asked when they will be looked at.
+use for either. And named times are asked of keys (named_times.py).
 """
 
 from __future__ import annotations
@@ -21,18 +21,11 @@ from jaxtyping import Array, Float, Int
 from tmi import mesh, numerics
 from tmi.config import Config
 from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
-from tmi.models.attention import MASKED, time_of
 from tmi.models.heads import Unembed, waiting_class
 from tmi.models.interaction import InteractionModel
-from tmi.models.layers import contract, in_dtype
-from tmi.models.transformer import Block, Taps
+from tmi.models.layers import in_dtype
+from tmi.train import named_times
 
-DUE_TURNS = 3  # micro-turns from that on in which an answer is due where keys may call for it
-DUE_SHARE = 8  # one position of so many, at most, is asked for them
-CALLED_SHARE = 8  # one position of so many, at most, is asked where its attention goes
-SILENT_WEIGHT = 0.1  # there, of one at which nothing is due yet, beside 1 for an answer
-CALLED_TURNS = 4  # micro-turns behind a due one in which its answer may still begin
-NEAR_TURNS = 10  # micro-turns before and behind a named time that `timed_weight` is for
 QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
 SEEN_WEIGHT = 0.3  # of a frame with something in it: it stays for many
 PARTS = ("text", "silence", "speech")  # words and <speak>; the END of silent micro-turns; patches
@@ -82,8 +75,9 @@ def position_losses(
         scores = model.waiting(hidden)
         waiting = jax.nn.logsumexp(scores, axis=-1) - jnp.sum(one_hot * scores, axis=-1)
     due = called = None
-    if asks_due(config) and taps is not None:
-        due, called = due_loss(model, taps, batch), called_loss(model, taps, batch)
+    if named_times.are_asked(config) and taps is not None:
+        due = named_times.due_loss(model, taps, batch)
+        called = named_times.called_loss(model, taps, batch)
     return PositionLosses(text, speech, heard, waiting, due, called, hit, counts)
 
 
@@ -139,107 +133,6 @@ def waits(batch: dict[str, Array]) -> Int[Array, "B S"]:
     return jnp.where(known, following - code, -1)
 
 
-def asks_due(config: Config) -> bool:
-    return config.train.due_weight > 0 and config.model.position_bias != "token"
-
-
-def asked_of(batch: dict[str, Array]) -> tuple[Array, Int[Array, "B K"]]:
-    """Whether a position is asked when its key will be looked at, [B, S], and where those are:
-    few, so they come first, in order."""
-    asked = batch["due"] >= 0
-    return asked, jax.lax.top_k(asked.astype(jnp.float32), asked.shape[1] // DUE_SHARE)[1]
-
-
-def near_due(batch: dict[str, Array], before: int, behind: int) -> Array:
-    """Whether so many micro-turns before or behind a time that the session's user named, [B, S]."""
-    asked, at = asked_of(batch)
-    known, due, segment = (
-        jnp.take_along_axis(x, at, axis=1)[..., None]
-        for x in (asked, batch["due"], batch["segment"])
-    )
-    since = batch["microturn"][:, None] - due
-    own = known & (batch["segment"][:, None] == segment)
-    return jnp.any(own & (since >= -before) & (since <= behind), axis=1)
-
-
-def due_loss(model: InteractionModel, taps: Taps, batch: dict[str, Array]) -> Float[Array, "B S"]:
-    """Where a time is `due`: how much of what the last global layer's keys add to the scores of
-    later micro-turns misses it, in nats. So a key that names its time is learnt from the request
-    itself; from answers alone no 'at second N' ever was."""
-    transformer = model.transformer
-    block, states = last_global(model, taps)
-    asked, at = asked_of(batch)
-    x = jnp.take_along_axis(states, at[..., None], axis=1)
-    here, due = (jnp.take_along_axis(batch[n], at, axis=1) for n in ("microturn", "due"))
-    # A micro-turn has at least two positions.
-    later = jnp.arange(asked.shape[1] // 2, dtype=jnp.int32)[None]
-    times = (time_of(transformer.config, transformer.layout, t) for t in (here, later))
-    scores = block.attention.foreseen(block.attention_norm(x), *times)
-    to_come = later[:, None] > here[..., None]
-    scores = jnp.where(to_come, scores, MASKED)
-    behind = later[:, None] - due[..., None]
-    right = to_come & (behind >= 0) & (behind < DUE_TURNS)
-    known = jnp.take_along_axis(asked, at, axis=1) & jnp.any(right, axis=-1)
-    right = jax.nn.logsumexp(jnp.where(right, scores, MASKED), axis=-1)
-    lost = jax.nn.logsumexp(scores, axis=-1) - right
-    lost = jnp.where(known, lost, 0.0)
-    return jax.vmap(lambda z, i, v: z.at[i].set(v))(jnp.zeros(asked.shape), at, lost)
-
-
-def last_global(model: InteractionModel, taps: Taps) -> tuple[Block, Float[Array, "B S D"]]:
-    """The last global layer, and the states that it reads."""
-    kinds = model.transformer.kinds
-    layer = max(i for i, (span, _) in enumerate(kinds) if span.blocks)
-    return model.transformer.layers[layer], taps.states[:, :, layer - 1]
-
-
-def called(batch: dict[str, Array]) -> tuple[Array, Array]:
-    """The last positions before a micro-turn's words, [B, S], where a time that the user named is
-    near: those whose words are due, and those that are silent before it."""
-    target = batch["text_target"]
-    before = (target >= 0) & (batch["stream"] != Stream.TEXT_OUT)
-    answers = before & (target != EOM_ID) & near_due(batch, 0, CALLED_TURNS)
-    return answers, before & (target == EOM_ID) & near_due(batch, NEAR_TURNS, -1)
-
-
-def called_loss(
-    model: InteractionModel, taps: Taps, batch: dict[str, Array]
-) -> Float[Array, "B S"]:
-    """Where an answer that is due begins: how much of the attention of the last global layer's
-    first head misses the keys that were asked for that time, in nats; and where it is not due yet,
-    how much of it they have. `due_loss` weighs the times of one key, this the keys of one time:
-    without it those keys called at the right time and others called louder, by scores so far apart
-    that nothing was learnt from words."""
-    transformer = model.transformer
-    block, states = last_global(model, taps)
-    position, segment, microturn = batch["position"], batch["segment"], batch["microturn"]
-    answers, silent = called(batch)
-    _, at = jax.lax.top_k(2.0 * answers + silent, answers.shape[1] // CALLED_SHARE)
-
-    def here(x):
-        return jnp.take_along_axis(x, at, axis=1)[..., None]
-
-    time = time_of(transformer.config, transformer.layout, microturn)
-    q, k, _, rel, _ = block.attention.project(block.attention_norm(states), position, time)
-    scores = contract(jnp.take_along_axis(q[:, 0], at[..., None], axis=1), k[:, 0])
-    if rel is not None:
-        rows = jnp.take_along_axis(rel[:, 0], at[..., None], axis=1)
-        behind = at[..., None] - jnp.arange(scores.shape[-1], dtype=jnp.int32)
-        near = (behind >= 0) & (behind < rows.shape[-1])
-        index = jnp.clip(rows.shape[-1] - 1 - behind, 0, rows.shape[-1] - 1)
-        scores = scores + jnp.where(near, jnp.take_along_axis(rows, index, axis=-1), 0.0)
-    own = here(segment) == segment[:, None]
-    seen = own & block.attention.span.visible(here(position), position[:, None])
-    since, asked = here(microturn) - batch["due"][:, None], (batch["due"] >= 0)[:, None]
-    due = asked & (since >= 0) & (since <= CALLED_TURNS)
-    wanted = seen & jnp.where(here(answers), due, ~(asked & (since < 0)))
-    scores = jnp.where(seen, scores, MASKED)
-    known = here(answers | silent)[..., 0] & jnp.any(wanted, axis=-1)
-    right = jax.nn.logsumexp(jnp.where(wanted, scores, MASKED), axis=-1)
-    lost = jnp.where(known, jax.nn.logsumexp(scores, axis=-1) - right, 0.0)
-    return jax.vmap(lambda z, i, v: z.at[i].set(v))(jnp.zeros(answers.shape), at, lost)
-
-
 def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> Float[Array, "B S"]:
     """Cross-entropy to the tokens of `heard` in equal shares, to END where there are none."""
     heard = heard.at[..., 0].set(jnp.where(heard[..., 0] < 0, EOM_ID, heard[..., 0]))
@@ -254,8 +147,8 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
     """What each part of the loss and each metric is a mean over, by name: a weight a position or
     patch."""
     tw = batch["text_weight"]
-    if asks_due(config) and config.train.timed_weight != 1:
-        tw = tw * jnp.where(near_due(batch, NEAR_TURNS, NEAR_TURNS), config.train.timed_weight, 1.0)
+    if named_times.are_asked(config) and config.train.timed_weight != 1:
+        tw = tw * named_times.text_factor(config, batch)
     silent = batch["text_target"] == EOM_ID
     out = {
         "text": tw,
@@ -273,10 +166,8 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
         out |= {"said": said, "seen": seen, "heard": heard}
     if config.model.waiting_bins:
         out["waiting"] = (waits(batch) >= 0).astype(jnp.float32)
-    if asks_due(config):
-        out["due"] = (batch["due"] >= 0).astype(jnp.float32)
-        answers, silent = called(batch)
-        out["called"] = answers + SILENT_WEIGHT * silent
+    if named_times.are_asked(config):
+        out |= named_times.weights(batch)
     return out
 
 
