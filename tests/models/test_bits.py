@@ -15,6 +15,7 @@ from tests.models.conftest import small_config
 from tmi import numerics
 from tmi.models import layers, tree
 from tmi.models.cache import init_cache
+from tmi.models.ring import MANY
 from tmi.models.transformer import spans
 
 ROW, LONGEST = 256, 150
@@ -142,7 +143,8 @@ def test_streamed_is_packed_for_any_chunks_and_neighbours(
 
 
 @pytest.mark.parametrize(
-    ("count", "rows_of_call", "chunk"), [(1, 1, 1), (1, 16, 16), (1, 32, 128), (2, 1, 48)]
+    ("count", "rows_of_call", "chunk"),
+    [(1, 1, 1), (1, 16, 16), (1, 32, 128), (2, 1, 48), (MANY + 1, 4, 16)],
 )
 def test_streamed_is_packed_whatever_the_call(
     config, params, rows, append, count, rows_of_call, chunk

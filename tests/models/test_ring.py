@@ -1,4 +1,5 @@
-"""Biases of keys in a ring, found block by block, are those looked up key by key."""
+"""Biases of keys in a ring, found block by block, are those looked up key by key; sessions attend
+one after the other as they do beside each other."""
 
 import jax
 import jax.numpy as jnp
@@ -31,3 +32,12 @@ def test_blocks_get_what_each_key_would(extent, rows, size, block, lengths, seed
     seen = np.broadcast_to(((distance >= 0) & (held >= 0)[:, None])[:, None], want.shape)
     np.testing.assert_array_equal(got[seen], want[seen])
     assert np.isfinite(got).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(who=st.lists(st.booleans(), min_size=ring.MANY + 1, max_size=ring.MANY + 1))
+def test_those_who_take_part_get_theirs_and_the_others_nothing(who):
+    x = np.arange(2.0 * len(who), dtype=np.float32).reshape(len(who), 2)
+    x[~np.array(who)] = np.nan  # is not even looked at
+    y = np.array(ring.of_those(jnp.array(who), lambda x, n: x * n, x, np.ones((len(who), 1))))
+    np.testing.assert_array_equal(y, np.where(np.array(who)[:, None], x, 0))

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from tmi import mesh
 from tmi.models.attention import apart, shared_out, toeplitz, weights_of
 from tmi.models.layers import contract
 
 MOST_SELECTED = 8  # blocks of a ring that get a bias of their own
+MANY = 4  # sessions: more of them are attended for one after the other
+
+
+def of_those(who: Bool[Array, " B"], f: Callable[..., Array], *args: Array) -> Array:
+    """`f(*args)`, all [B, ...], for the sessions `who`; where they are MANY one after the other,
+    and zeros for those that take no part.
+
+    As a batch XLA for CPUs would read everybody's ring for the two of 32 that write, and take as
+    long for a session's small products as for its share of a large one; on a mesh and on
+    accelerators it is a batch."""
+    if len(who) <= MANY or mesh.current() is not None or jax.default_backend() != "cpu":
+        return f(*args)
+    first = jnp.argsort(~who, stable=True)
+
+    def own(b, args):
+        return [jax.lax.dynamic_slice_in_dim(x, b, 1) for x in args]
+
+    def one(i, out):
+        b = first[i]
+        return jax.lax.dynamic_update_slice_in_dim(out, f(*own(b, args)), b, 0)
+
+    out = jax.eval_shape(f, *args)
+    return jax.lax.fori_loop(0, jnp.sum(who), one, jnp.zeros(out.shape, out.dtype))
 
 
 def attend_ring(

@@ -25,7 +25,7 @@ from tmi.models.attention import (
 from tmi.models.cache import LayerCache, append_kv
 from tmi.models.layers import MLP, RMSNorm, ShortConv, in_dtype, next_conv_state
 from tmi.models.moe import MoE
-from tmi.models.ring import attend_ring, ring_bias
+from tmi.models.ring import attend_ring, of_those, ring_bias
 
 # What a rematerialised layer keeps beside its input: by far the most expensive products.
 SAVED = jax.checkpoint_policies.save_only_these_names("experts")
@@ -90,18 +90,21 @@ class Block(nnx.Module):
             h, position, time, (cache.k_conv, cache.v_conv)
         )
         keys, values = append_kv(cache, k, v, slots)
-        visible = (
-            att.span.visible(position[:, :, None], key_position[:, None])
-            & (key_position >= 0)[:, None]
-        )
-        bias = None
-        if rel is not None:
-            bias = ring_bias(rel, position[:, 0], key_position.shape[1], att.span.kv_block)
-        if values.ndim == 5:
-            a = attend_ring(q, keys, values, bias, additive(visible), position, v.shape[3])
-        else:
-            a = attend(q, keys, values, bias, additive(visible), att.span.kv_block)
-        a = att.merge(a)
+
+        def attended(q, keys, values, position, key_position, *rel):
+            visible = (
+                att.span.visible(position[:, :, None], key_position[:, None])
+                & (key_position >= 0)[:, None]
+            )
+            bias = None
+            if rel:
+                bias = ring_bias(*rel, position[:, 0], key_position.shape[1], att.span.kv_block)
+            if values.ndim == 5:
+                return attend_ring(q, keys, values, bias, additive(visible), position, v.shape[3])
+            return attend(q, keys, values, bias, additive(visible), att.span.kv_block)
+
+        args = (q, keys, values, position, key_position, *(() if rel is None else (rel,)))
+        a = att.merge(of_those(count > 0, attended, *args))
         a, a_hist = self.attention_conv(a, position, cache.attention_conv)
         x = x + a.astype(x.dtype)
         valid = jnp.arange(x.shape[1])[None] < count[:, None]
