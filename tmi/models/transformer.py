@@ -91,14 +91,14 @@ class Block(nnx.Module):
         )
         keys, values = append_kv(cache, k, v, slots)
 
-        def attended(q, keys, values, position, key_position, *rel):
+        def attended(q, keys, values, position, key_position, rel=None):
             visible = (
                 att.span.visible(position[:, :, None], key_position[:, None])
                 & (key_position >= 0)[:, None]
             )
             bias = None
-            if rel:
-                bias = ring_bias(*rel, position[:, 0], key_position.shape[1], att.span.kv_block)
+            if rel is not None:
+                bias = ring_bias(rel, position[:, 0], key_position.shape[1], att.span.kv_block)
             if values.ndim == 5:
                 return attend_ring(q, keys, values, bias, additive(visible), position, v.shape[3])
             return attend(q, keys, values, bias, additive(visible), att.span.kv_block)
