@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments import debug
 from tmi import config as config_lib
-from tmi import sharding
+from tmi import numerics, sharding
 from tmi.config import MESH_AXES, ConfigError
 from tmi.data.batch import empty_batch
 from tmi.mesh import RULES, ShardingRules, on
@@ -135,7 +135,8 @@ def one_step(config, params):
         lambda p: init_state(config, jax.random.key(0))._replace(params=p, ema=p),
         out_shardings=states,
     )(params)
-    step = jax.jit(
+    step = numerics.jit(
+        "fast",
         on(mesh, functools.partial(train_step, config)),
         in_shardings=(states, rows),
         out_shardings=(states, sharding.replicated(mesh)),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from experiments import debug
 from tests.test_sharding import batch_for
 from tmi import config as config_lib
+from tmi import numerics
 from tmi.config import ConfigError
 from tmi.models import stack, tree
 from tmi.models.transformer import kinds
@@ -69,7 +70,9 @@ def test_stacked_layers_give_the_loss_and_gradients_of_a_list(remat):
             return loss_fn(tree.build(config, whole), config, batch, key)
 
         moved = {n: x for n, x in params.items() if n in trained}
-        (loss, (_, counts)), grads = jax.jit(jax.value_and_grad(f, has_aux=True))(moved)
+        (loss, (_, counts)), grads = numerics.jit("fast", jax.value_and_grad(f, has_aux=True))(
+            moved
+        )
         return loss, {**grads, **counts}
 
     loss, grads = run(stacked, params)
@@ -90,9 +93,9 @@ def test_half_precision_stays_near():
     batch = jax.tree.map(jnp.asarray, batch_for(full))
     losses = [
         float(
-            jax.jit(lambda p, c=c: loss_fn(tree.build(c, p), c, batch, jax.random.key(1))[0])(
-                params
-            )
+            numerics.jit(
+                "fast", lambda p, c=c: loss_fn(tree.build(c, p), c, batch, jax.random.key(1))[0]
+            )(params)
         )
         for c in (full, half)
     ]

@@ -49,7 +49,7 @@ def processes(compiled):
         patch.setenv("PYTHONPATH", str(HERE.parents[1]))
         patch.setenv("JAX_PLATFORMS", "cpu")
         patch.setenv("JAX_NUM_CPU_DEVICES", "1")
-        patch.delenv("XLA_FLAGS", raising=False)
+        patch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # tests/conftest.py
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled))
         multiprocessing.forkserver.ensure_running()

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from tests.test_sharding import batch_for, config_with
+from tmi import numerics
 from tmi.config import ConfigError
 from tmi.microturn import Stream
 from tmi.models import tree
@@ -40,7 +41,7 @@ def whole():
 
 def run(config, params, batch):
     trained, balances = split_trained(config, params)
-    f = jax.jit(lambda t, b: gradients(config, t, balances, b, jax.random.key(1)))
+    f = numerics.jit("fast", lambda t, b: gradients(config, t, balances, b, jax.random.key(1)))
     return f(trained, batch)
 
 
