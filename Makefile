@@ -3,7 +3,7 @@
 
 python := .venv/bin/python
 test_extras := data,eval,dev,notebook
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 # XLA brings its own threads; those of the numpy world would only fight with them.
 one_thread := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 export PYTHON
@@ -28,6 +28,7 @@ test: ## run the tests that need no accelerator
 	@.ci/venv $(test_extras)
 	$(one_thread) $(python) -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
+test-tpu: TEST_WORKERS = 2
 test-tpu: ## compile for TPUs with libtpu (640 MB more); no TPU is needed
 	@.ci/venv $(test_extras),tpu
 	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(one_thread) \

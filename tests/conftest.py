@@ -2,11 +2,12 @@
 of compiled programs for all processes of a run, and what is compiled quickly and runs first."""
 
 import atexit
+import contextlib
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 # Before anything imports jax: meshes are tested on virtual devices, accelerators are left alone.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -62,17 +63,30 @@ def _quick_jit(policy: str, f: Callable, **kwargs):
     return jax.jit(f, compiler_options=OLD_LOOPS, **kwargs)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item):
-    name = _file(item)
-    quickly = name.startswith(QUICKLY_COMPILED) and name not in AS_USERS_COMPILE
+@contextlib.contextmanager
+def compiled_quickly(quickly: bool = True) -> Iterator[None]:
+    before = jax.config.values["jax_disable_most_optimizations"], numerics.jit
     try:
         jax.config.update("jax_disable_most_optimizations", quickly)
         numerics.jit = _quick_jit if quickly else JIT
-        return (yield)
+        yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-        numerics.jit = JIT
+        jax.config.update("jax_disable_most_optimizations", before[0])
+        numerics.jit = before[1]
+
+
+@pytest.fixture
+def quickly() -> Iterator[None]:
+    """For a test of bits that has none itself."""
+    with compiled_quickly():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item):
+    name = _file(item)
+    with compiled_quickly(name.startswith(QUICKLY_COMPILED) and name not in AS_USERS_COMPILE):
+        return (yield)
 
 
 # The same examples each time: a failure on one machine is one everywhere. No deadline, since a

@@ -123,7 +123,7 @@ def test_a_flipped_bit_of_a_weight_is_named(recorded):
     assert "layer 1: states differs" in problems[1]
 
 
-def test_fast_recordings_promise_nothing(tmp_path):
+def test_fast_recordings_promise_nothing(tmp_path, quickly):
     config, params = record("fast", 1, tmp_path)
     problems = replay.replay(config, params, load(tmp_path))
     assert "numerics='fast', which promises nothing about bits" in problems[0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.models.conftest import random_microturns, small_config
-from tmi import sharding
+from tmi import numerics, sharding
 from tmi.decode.step import init_state, input_chunk, microturn_step
 from tmi.mesh import SERVING, on
 from tmi.microturn import SPEAK_ID
@@ -49,7 +49,7 @@ def lived(config, params, mesh=None):
         step = on(mesh, step, SERVING)
         params = jax.device_put(params, sharding.param_shardings(config, mesh, SERVING))
         state = jax.device_put(state, sharding.session_shardings(state, SLOTS, mesh))
-    step, out = jax.jit(step), []
+    step, out = numerics.jit("fast", step), []
     for m in range(TURNS):
         mask = awake & (np.arange(SLOTS) < (3 if m == 1 else SLOTS))
         chunk = input_chunk(

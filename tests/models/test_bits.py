@@ -156,36 +156,38 @@ def test_streamed_is_packed_whatever_the_call(
         equal(found, [np.asarray(y)[0, : len(one[1])] for y in rows(params, *row)])
 
 
+@pytest.fixture(scope="module")
+def gradient(config):
+    """gradient(policy, remat): of a loss of packed rows, and beside it states and logits."""
+
+    @functools.lru_cache
+    def compiled(policy: str, remat: bool):
+        c = dataclasses.replace(config, train=dataclasses.replace(config.train, remat=remat))
+
+        def loss(params, *row):
+            with numerics.use(policy):
+                model = tree.build(c, params)
+                out = model.transformer(*row)
+                logits = model.unembed(out.hidden)
+                return jnp.sum(jnp.sin(logits)), (out.taps.states, logits)
+
+        return numerics.jit(policy, jax.value_and_grad(loss, has_aux=True))
+
+    return compiled
+
+
 @pytest.mark.parametrize("remat", [False, True])
-def test_bits_inside_a_gradient_are_those_without(config, params, rows, remat):
+def test_bits_inside_a_gradient_are_those_without(config, params, rows, gradient, remat):
     row, _ = row_of(config, [session(config, 3, LONGEST)])
     want = [np.asarray(y)[0, :LONGEST] for y in rows(params, *row)]
-    c = dataclasses.replace(config, train=dataclasses.replace(config.train, remat=remat))
-
-    def loss(params, *row):
-        with numerics.use("invariant"):
-            model = tree.build(c, params)
-            out = model.transformer(*row)
-            logits = model.unembed(out.hidden)
-            return jnp.sum(jnp.sin(logits)), (out.taps.states, logits)
-
-    step = numerics.jit("invariant", jax.value_and_grad(loss, has_aux=True))
-    (_, found), grads = step(params, *row)
+    (_, found), grads = gradient("invariant", remat)(params, *row)
     equal([np.asarray(y)[0, :LONGEST] for y in found], want)
     assert all(np.isfinite(g).all() for g in grads.values())
 
 
-def test_gradients_are_those_of_fast_numerics(config, params):
+def test_gradients_are_those_of_fast_numerics(config, params, gradient, quickly):
     row, _ = row_of(config, [session(config, 3, LONGEST)])
-
-    def grads(policy):
-        def loss(params):
-            with numerics.use(policy):
-                return jnp.sum(jnp.sin(tree.build(config, params).transformer(*row).hidden))
-
-        return numerics.jit(policy, jax.grad(loss))(params)
-
-    fast, invariant = grads("fast"), grads("invariant")
+    invariant, fast = (gradient(p, False)(params, *row)[1] for p in ("invariant", "fast"))
     for name, g in invariant.items():
         scale = 1e-6 + np.abs(fast[name]).max()
         np.testing.assert_allclose(g / scale, fast[name] / scale, atol=2e-4, err_msg=name)
