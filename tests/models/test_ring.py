@@ -35,9 +35,11 @@ def test_blocks_get_what_each_key_would(extent, rows, size, block, lengths, seed
 
 
 @settings(max_examples=15, deadline=None)
-@given(who=st.lists(st.booleans(), min_size=ring.MANY + 1, max_size=ring.MANY + 1))
-def test_those_who_take_part_get_theirs_and_the_others_nothing(who):
-    x = np.arange(2.0 * len(who), dtype=np.float32).reshape(len(who), 2)
-    x[~np.array(who)] = np.nan  # is not even looked at
-    y = np.array(ring.of_those(jnp.array(who), lambda x, n: x * n, x, np.ones((len(who), 1))))
-    np.testing.assert_array_equal(y, np.where(np.array(who)[:, None], x, 0))
+@given(count=st.lists(st.integers(0, 4), min_size=ring.MANY + 1, max_size=ring.MANY + 1))
+def test_those_who_take_part_get_theirs_and_the_others_nothing(count):
+    x = np.arange(8.0 * len(count), dtype=np.float32).reshape(len(count), 1, 4, 2)
+    x[np.array(count) == 0] = np.nan  # is not even looked at
+    y = ring.of_those(jnp.array(count), lambda rows, x: 2 * x[:, :, :rows], x)
+    seen = np.array(count)[:, None, None, None] > np.arange(4)[:, None]  # of valid rows
+    np.testing.assert_array_equal(np.where(seen, y, 0), np.where(seen, 2 * x, 0))
+    assert np.isfinite(y).all()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from tmi import mesh
 from tmi.models.attention import apart, shared_out, toeplitz, weights_of
@@ -15,28 +16,38 @@ from tmi.models.layers import contract
 
 MOST_SELECTED = 8  # blocks of a ring that get a bias of their own
 MANY = 4  # sessions: more of them are attended for one after the other
+FEW = 2  # rows: an END and what was heard
 
 
-def of_those(who: Bool[Array, " B"], f: Callable[..., Array], *args: Array) -> Array:
-    """`f(*args)`, all [B, ...], for the sessions `who`; where they are MANY one after the other,
-    and zeros for those that take no part.
+def of_those(count: Int[Array, " B"], f: Callable[..., Array], *args: Array) -> Array:
+    """`f(rows, *args)`, all [B, ...], [B, H, rows, ...] for the `count` valid rows of each session;
+    where sessions are MANY one after the other, and zeros for those that have none.
 
     As a batch XLA for CPUs would read everybody's ring for the two of 32 that write, and take as
     long for a session's small products as for its share of a large one; on a mesh and on
     accelerators it is a batch."""
-    if len(who) <= MANY or mesh.current() is not None or jax.default_backend() != "cpu":
-        return f(*args)
-    first = jnp.argsort(~who, stable=True)
+    rows = args[0].shape[2]
+    if len(count) <= MANY or mesh.current() is not None or jax.default_backend() != "cpu":
+        return f(rows, *args)
+    first = jnp.argsort(count == 0, stable=True)
 
-    def own(b, args):
-        return [jax.lax.dynamic_slice_in_dim(x, b, 1) for x in args]
+    def own(few: int, args) -> Array:
+        y = f(few, *args)
+        return jnp.pad(y, ((0, 0), (0, 0), (0, rows - few), (0, 0)))
 
     def one(i, out):
         b = first[i]
-        return jax.lax.dynamic_update_slice_in_dim(out, f(*own(b, args)), b, 0)
+        args_ = [jax.lax.dynamic_slice_in_dim(x, b, 1) for x in args]
+        if rows > FEW:
+            y = jax.lax.cond(
+                count[b] <= FEW, functools.partial(own, FEW), functools.partial(own, rows), args_
+            )
+        else:
+            y = own(rows, args_)
+        return jax.lax.dynamic_update_slice_in_dim(out, y, b, 0)
 
-    out = jax.eval_shape(f, *args)
-    return jax.lax.fori_loop(0, jnp.sum(who), one, jnp.zeros(out.shape, out.dtype))
+    out = jax.eval_shape(functools.partial(f, rows), *args)
+    return jax.lax.fori_loop(0, jnp.sum(count > 0), one, jnp.zeros(out.shape, out.dtype))
 
 
 def attend_ring(

@@ -91,20 +91,23 @@ class Block(nnx.Module):
         )
         keys, values = append_kv(cache, k, v, slots)
 
-        def attended(q, keys, values, position, key_position, rel=None):
+        def attended(rows: int, q, keys, values, position, key_position, rel=None):
+            """Of the first rows of each session."""
+            q, position = q[:, :, :rows], position[:, :rows]
             visible = (
                 att.span.visible(position[:, :, None], key_position[:, None])
                 & (key_position >= 0)[:, None]
             )
             bias = None
             if rel is not None:
+                rel = rel[:, :, :rows]
                 bias = ring_bias(rel, position[:, 0], key_position.shape[1], att.span.kv_block)
             if values.ndim == 5:
                 return attend_ring(q, keys, values, bias, additive(visible), position, v.shape[3])
             return attend(q, keys, values, bias, additive(visible), att.span.kv_block)
 
         args = (q, keys, values, position, key_position, *(() if rel is None else (rel,)))
-        a = att.merge(of_those(count > 0, attended, *args))
+        a = att.merge(of_those(count, attended, *args))
         a, a_hist = self.attention_conv(a, position, cache.attention_conv)
         x = x + a.astype(x.dtype)
         valid = jnp.arange(x.shape[1])[None] < count[:, None]
