@@ -76,7 +76,7 @@ def tiled(state, positions: int):
 
     def layer(c):
         if c.v.ndim == 4:
-            return c._replace(k=over_and_over(c.k, 2), v=over_and_over(c.v, 3))
+            return c._replace(k=over_and_over(c.k, 3), v=over_and_over(c.v, 2))
         b, kv, blocks, rows, size = c.v.shape
         v = c.v.transpose(0, 1, 3, 2, 4).reshape(b, kv, rows, blocks * size)
         v = over_and_over(v, 3).reshape(b, kv, rows, blocks, size).transpose(0, 1, 3, 2, 4)

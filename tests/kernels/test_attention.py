@@ -196,13 +196,14 @@ def test_a_cache_means_what_the_models_means(implementation):
     lengths, counts = (jnp.asarray(x, jnp.int32) for x in (lengths, counts))
     o, *written = cached(span, implementation)(q, k, v, rel, keys, values, lengths, counts)
 
-    layer = model_cache.LayerCache(keys, values.swapaxes(2, 3), *[jnp.zeros((2, 1, 1))] * 4)
+    layer = model_cache.LayerCache(keys.swapaxes(2, 3), values, *[jnp.zeros((2, 1, 1))] * 4)
     places = model_cache.ring_slots(lengths, n, size)
     want_k, want_v = model_cache.append_kv(layer, k, v, places)
     held = model_cache.ring_positions(lengths, counts, n, size)
     position = lengths[:, None] + jnp.arange(n)
     seen = span.visible(position[:, :, None], held[:, None]) & (held >= 0)[:, None]
     bias = model_ring.gathered_bias(rel, position[:, :, None] - held[:, None])
+    want_k, want_v = want_k.swapaxes(2, 3), want_v.swapaxes(2, 3)
     want = model.attend(q, want_k, want_v, bias, model.additive(seen), BLOCK)
     for b, c in enumerate(np.asarray(counts)):
         np.testing.assert_allclose(o[b, :, :c], want[b, :, :c], atol=1e-5)

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from tests.models.conftest import small_config
 from tmi import numerics
-from tmi.models import layers, tree
+from tmi.models import layers, ring, tree
 from tmi.models.cache import init_cache
-from tmi.models.ring import MANY
 from tmi.models.transformer import spans
 
 ROW, LONGEST = 256, 150
@@ -57,17 +56,17 @@ def rows(config):
     return jit(config, forward)
 
 
+def appending(config):
+    def run(model, x, m, count, cache):
+        hidden, cache, taps = model.append(x, m, count, cache)
+        return taps.states, model.unembed(hidden), cache
+
+    return jit(config, run)
+
+
 @pytest.fixture(scope="module")
 def append(config):
-    @functools.lru_cache
-    def compiled():
-        def run(model, x, m, count, cache):
-            hidden, cache, taps = model.append(x, m, count, cache)
-            return taps.states, model.unembed(hidden), cache
-
-        return jit(config, run)
-
-    return compiled()
+    return appending(config)
 
 
 def session(config, seed: int, length: int):
@@ -144,7 +143,7 @@ def test_streamed_is_packed_for_any_chunks_and_neighbours(
 
 @pytest.mark.parametrize(
     ("count", "rows_of_call", "chunk"),
-    [(1, 1, 1), (1, 16, 16), (1, 32, 128), (2, 1, 48), (MANY + 1, 4, 16)],
+    [(1, 1, 1), (1, 16, 16), (1, 32, 128), (2, 1, 48), (ring.MANY + 1, 4, 16)],
 )
 def test_streamed_is_packed_whatever_the_call(
     config, params, rows, append, count, rows_of_call, chunk
@@ -154,6 +153,14 @@ def test_streamed_is_packed_whatever_the_call(
     for one, found in zip(sessions, got, strict=True):
         row, _ = row_of(config, [one])
         equal(found, [np.asarray(y)[0, : len(one[1])] for y in rows(params, *row)])
+
+
+def test_streamed_is_packed_where_a_ring_is_long(config, params, rows, monkeypatch):
+    monkeypatch.setattr(ring, "PIECE", 16)
+    one = session(config, 0, LONGEST)
+    got = stream(appending(config), config, params, [one], forever([1, 4, 2]), 4, 16)
+    row, _ = row_of(config, [one])
+    equal(got[0], [np.asarray(y)[0, :LONGEST] for y in rows(params, *row)])
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 """Biases of keys in a ring, found block by block, are those looked up key by key; sessions attend
-one after the other as they do beside each other."""
+one after the other, and piece by piece, as they do beside each other and at once."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tmi.models import ring
+from tmi.models import cache, ring
+from tmi.models.attention import Span
 
 looked_up = jax.jit(ring.gathered_bias)
 by_blocks = jax.jit(ring.ring_bias, static_argnums=(2, 3))
@@ -16,7 +17,14 @@ by_blocks = jax.jit(ring.ring_bias, static_argnums=(2, 3))
 
 @pytest.mark.parametrize(
     ("extent", "rows", "size", "block"),
-    [(64, 4, 832, 64), (64, 16, 832, 64), (64, 1, 80, 64), (64, 16, 80, 64), (24, 4, 128, 64)],
+    [
+        (64, 4, 832, 64),
+        (64, 16, 832, 64),
+        (64, 1, 80, 64),
+        (64, 16, 80, 64),
+        (24, 4, 128, 64),
+        (64, 4, 4096, 64),
+    ],
 )
 @settings(max_examples=15, deadline=None)
 @given(lengths=st.tuples(st.integers(0, 3000), st.integers(0, 200)), seed=st.integers(0, 9))
@@ -39,7 +47,40 @@ def test_blocks_get_what_each_key_would(extent, rows, size, block, lengths, seed
 def test_those_who_take_part_get_theirs_and_the_others_nothing(count):
     x = np.arange(8.0 * len(count), dtype=np.float32).reshape(len(count), 1, 4, 2)
     x[np.array(count) == 0] = np.nan  # is not even looked at
-    y = ring.of_those(jnp.array(count), lambda rows, x: 2 * x[:, :, :rows], x)
+    y = ring.of_those(jnp.array(count), 64, lambda rows, b, x: 2 * x[:, :, :rows], x)
     seen = np.array(count)[:, None, None, None] > np.arange(4)[:, None]  # of valid rows
     np.testing.assert_array_equal(np.where(seen, y, 0), np.where(seen, 2 * x, 0))
     assert np.isfinite(y).all()
+
+
+KV, HEADS, E, D, EXTENT, ROWS = 2, 4, 8, 6, 24, 3
+SPAN, SIZE = Span(0, 160, 16), 161 * 16  # more than a piece, and not whole pieces
+
+
+@jax.jit
+def attended(q, keys, values, rel, position, held):
+    """Of both sessions beside each other, at once; and of each by itself, in pieces."""
+    beside = ring.attend_ring(q, keys, values, rel, position, held, SPAN, D)
+    own = [
+        ring.attend_ring(q[b : b + 1], keys, values, rel[b : b + 1], position[b : b + 1],
+                         held[b : b + 1], SPAN, D, jnp.int32(b))
+        for b in range(2)
+    ]  # fmt: skip
+    return beside, jnp.concatenate(own)
+
+
+@settings(max_examples=15, deadline=None)
+@given(length=st.tuples(st.integers(0, 6000), st.integers(0, 2600)), seed=st.integers(0, 9))
+def test_pieces_of_a_ring_are_the_whole(length, seed):
+    assert SIZE > ring.PIECE and SIZE % ring.PIECE
+    rng = np.random.default_rng(seed)
+    q, keys, values, rel = (
+        jnp.asarray(2 * rng.normal(size=(2, *shape)), jnp.float32)
+        for shape in ((HEADS, ROWS, E), (KV, E, SIZE), (KV, SIZE, D), (HEADS, ROWS, EXTENT))
+    )
+    length = jnp.array(length)
+    held = cache.ring_positions(length, jnp.full(2, ROWS - 1), ROWS, SIZE)
+    # What a slot holds that is nobody's must not matter.
+    keys = jnp.where((held < 0)[:, None, None], 1e3, keys)
+    at_once, in_pieces = attended(q, keys, values, rel, length[:, None] + jnp.arange(ROWS), held)
+    np.testing.assert_allclose(in_pieces, at_once, atol=1e-5)

@@ -66,14 +66,15 @@ class Span:
         """Positions before its own that a query may see at most."""
         return self.blocks * self.kv_block - 1 if self.blocks else self.window - 1
 
+    def first(self, query: Int[Array, "*n"]) -> Int[Array, "*n"]:
+        """The farthest position that a query may see, were its session so long."""
+        if self.blocks:
+            return (query // self.kv_block - self.blocks + 1) * self.kv_block
+        return query - self.window + 1
+
     def visible(self, query: Array, key: Array) -> Bool[Array, "..."]:
         """Of positions inside a session; causal."""
-        behind = query - key
-        if self.blocks:
-            within = query // self.kv_block - key // self.kv_block < self.blocks
-        else:
-            within = behind < self.window
-        return (behind >= 0) & within
+        return (key >= self.first(query)) & (key <= query)
 
 
 class Heads(typing.NamedTuple):

@@ -23,12 +23,13 @@ FEW_ROWS = 4  # or are so few
 
 
 class LayerCache(typing.NamedTuple):
-    """k [B,K,T,key_dim], v [B,K,d,T] (transposed), and the inputs before the next position of the
-    four convolutions. Where numerics are invariant v is in blocks, [B,K,N,R,T/N], each `with_ones`
+    """Keys, values, and the inputs before the next position of the four convolutions. Keys and
+    values lie as their products are fastest, k [B,K,E,T] and v [B,K,T,d]; where numerics are
+    invariant they lie as in training, k [B,K,T,E] and v in blocks, [B,K,N,R,T/N], each `with_ones`
     (see tmi/models/ring.py)."""
 
-    k: Float[Array, "B K T E"]
-    v: Float[Array, "B K d T"] | Float[Array, "B K N R T/N"]
+    k: Float[Array, "B K E T"] | Float[Array, "B K T E"]
+    v: Float[Array, "B K T d"] | Float[Array, "B K N R T/N"]
     k_conv: Float[Array, "B W Dk"]
     v_conv: Float[Array, "B W Dk"]
     attention_conv: Float[Array, "B W D"]
@@ -66,11 +67,13 @@ def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
         t, w = capacity(span, chunk, m.numerics), m.conv_width - 1
         _, n, hd = heads_of(m, span)
         if m.numerics == "fast":
-            v = zeros(n, hd, t, dtype=m.dtype)
+            k = zeros(n, key_dim(m, span), t, dtype=m.dtype)
+            v = zeros(n, t, hd, dtype=m.dtype)
         else:
+            k = zeros(n, t, key_dim(m, span), dtype=m.dtype)
             v = with_ones(zeros(n, t // span.kv_block, hd, span.kv_block, dtype=m.dtype))
         return LayerCache(
-            k=zeros(n, t, key_dim(m, span), dtype=m.dtype),
+            k=k,
             v=v,
             k_conv=zeros(w, n * hd),
             v_conv=zeros(w, n * hd),
@@ -79,6 +82,10 @@ def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
         )
 
     return KVCache(jnp.zeros((slots,), jnp.int32), tuple(layer(s) for s in spans))
+
+
+def ring_size(c: LayerCache) -> int:
+    return c.k.shape[3] if c.v.ndim == 4 else c.k.shape[2]
 
 
 def ring_slots(length: Int[Array, " B"], rows: int, size: int) -> Int[Array, "B N"]:
@@ -115,12 +122,11 @@ def append_kv(
         return _append_few(cache, k, v, slots)
 
     def one(ck, cv, k, v, at):
-        ck = ck.at[:, at].set(k)
         if cv.ndim == 3:
-            return ck, cv.at[:, :, at].set(v.swapaxes(1, 2))
+            return ck.at[:, :, at].set(k.swapaxes(1, 2)), cv.at[:, at].set(v)
         block, dim = cv.shape[-1], v.shape[-1]
         # Indices apart from each other come first in what is set: [N, K, d].
-        return ck, cv.at[:, at // block, :dim, at % block].set(v.swapaxes(0, 1))
+        return ck.at[:, at].set(k), cv.at[:, at // block, :dim, at % block].set(v.swapaxes(0, 1))
 
     return jax.vmap(one)(cache.k, cache.v, k, v, slots)
 
@@ -133,13 +139,13 @@ def _append_few(cache: LayerCache, k, v, slots):
     def write(rings, b, n):
         ck, cv = rings
         at = slots[b, n]
-        row = jax.lax.dynamic_slice_in_dim(k[:, :, n], b, 1)  # [1, K, E]
-        ck = jax.lax.dynamic_update_slice(ck, row[:, :, None], (b, 0, at, 0))
-        row = jax.lax.dynamic_slice_in_dim(v[:, :, n], b, 1)
+        key, value = (jax.lax.dynamic_slice_in_dim(x[:, :, n], b, 1) for x in (k, v))  # [1, K, e]
         if cv.ndim == 4:
-            return ck, jax.lax.dynamic_update_slice(cv, row[..., None], (b, 0, 0, at))
+            ck = jax.lax.dynamic_update_slice(ck, key[..., None], (b, 0, 0, at))
+            return ck, jax.lax.dynamic_update_slice(cv, value[:, :, None], (b, 0, at, 0))
+        ck = jax.lax.dynamic_update_slice(ck, key[:, :, None], (b, 0, at, 0))
         where = (b, 0, at // block, 0, at % block)
-        return ck, jax.lax.dynamic_update_slice(cv, row[:, :, None, :, None], where)
+        return ck, jax.lax.dynamic_update_slice(cv, value[:, :, None, :, None], where)
 
     def session(b, rings):
         for n in range(k.shape[2]):

@@ -16,7 +16,7 @@ from tmi.mesh import constrain
 from tmi.microturn import NUM_STREAMS, Stream
 from tmi.models import lora
 from tmi.models.attention import time_of
-from tmi.models.cache import KVCache, ring_positions, ring_slots
+from tmi.models.cache import KVCache, ring_positions, ring_size, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
 from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
 from tmi.models.transformer import Taps, Transformer, TransformerOutput, taps_of
@@ -112,7 +112,7 @@ class InteractionModel(nnx.Module):
         layers, states, choices = [], [], []
         rings: dict[int, tuple[Array, Array]] = {}
         for block, layer in zip(self.transformer.layers, cache.layers, strict=True):
-            size = layer.k.shape[2]
+            size = ring_size(layer)
             if size not in rings:
                 rings[size] = (
                     ring_slots(cache.length, n, size),

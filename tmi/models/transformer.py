@@ -14,18 +14,11 @@ from tmi.config import Config, ModelConfig
 from tmi.mesh import constrain
 from tmi.microturn import layout
 from tmi.models import lora, stack
-from tmi.models.attention import (
-    Attention,
-    Span,
-    additive,
-    attend,
-    hidden_of,
-    time_of,
-)
+from tmi.models.attention import Attention, Span, hidden_of, time_of
 from tmi.models.cache import LayerCache, append_kv
 from tmi.models.layers import MLP, RMSNorm, ShortConv, in_dtype, next_conv_state
 from tmi.models.moe import MoE
-from tmi.models.ring import attend_ring, of_those, ring_bias
+from tmi.models.ring import attend_ring, of_those
 
 # What a rematerialised layer keeps beside its input: by far the most expensive products.
 SAVED = jax.checkpoint_policies.save_only_these_names("experts")
@@ -91,23 +84,14 @@ class Block(nnx.Module):
         )
         keys, values = append_kv(cache, k, v, slots)
 
-        def attended(rows: int, q, keys, values, position, key_position, rel=None):
-            """Of the first rows of each session."""
+        def attended(rows: int, b, q, position, held, rel=None):
+            """Of the first rows of each session, or of session b."""
+            rel = None if rel is None else rel[:, :, :rows]
             q, position = q[:, :, :rows], position[:, :rows]
-            visible = (
-                att.span.visible(position[:, :, None], key_position[:, None])
-                & (key_position >= 0)[:, None]
-            )
-            bias = None
-            if rel is not None:
-                rel = rel[:, :, :rows]
-                bias = ring_bias(rel, position[:, 0], key_position.shape[1], att.span.kv_block)
-            if values.ndim == 5:
-                return attend_ring(q, keys, values, bias, additive(visible), position, v.shape[3])
-            return attend(q, keys, values, bias, additive(visible), att.span.kv_block)
+            return attend_ring(q, keys, values, rel, position, held, att.span, v.shape[3], b)
 
-        args = (q, keys, values, position, key_position, *(() if rel is None else (rel,)))
-        a = att.merge(of_those(count, attended, *args))
+        args = (q, position, key_position, *(() if rel is None else (rel,)))
+        a = att.merge(of_those(count, key_position.shape[1], attended, *args))
         a, a_hist = self.attention_conv(a, position, cache.attention_conv)
         x = x + a.astype(x.dtype)
         valid = jnp.arange(x.shape[1])[None] < count[:, None]
