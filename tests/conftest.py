@@ -33,8 +33,8 @@ HERE = pathlib.Path(__file__).parent
 # Their programs run a few small steps and are compiled in half the time. Laws of bits are compiled
 # as users compile: without optimizations XLA leaves its library's products, which they rest on.
 QUICKLY_COMPILED = (
-    "decode/test_serving.py", "interop", "models/test_model.py", "models/test_stack.py",
-    "test_sharding.py", "test_streams.py", "train",
+    "decode/test_serving.py", "decode/test_stream.py", "interop", "models/test_exchange.py",
+    "models/test_model.py", "models/test_stack.py", "test_sharding.py", "test_streams.py", "train",
 )  # fmt: skip
 AS_USERS_COMPILE = ("train/test_alignment.py",)
 JIT, OLD_LOOPS = numerics.jit, {"xla_cpu_use_fusion_emitters": False}

@@ -72,7 +72,7 @@ SOME = [[session(50, 1), session(100, 2), session(40, 3)], [session(33, 4), sess
 
 
 @pytest.mark.parametrize("span", [SLIDING, GLOBAL], ids=["sliding", "global"])
-def test_the_reference_is_the_model(span):
+def test_the_reference_is_the_model(span, quickly):
     (*args, position, segment), _ = packed(SOME)
     hidden = model.row_masks(position, segment, span)
     want = model.attend_rows(*args, hidden, span)
@@ -100,7 +100,7 @@ def gradients(span, implementation, args, position, segment):
         (FAR, EXTENT, jnp.float32, 1e-4),
     ],
 )
-def test_kernel_and_its_gradients_equal_the_reference(span, extent, dtype, tolerance):
+def test_kernel_and_its_gradients_equal_the_reference(span, extent, dtype, tolerance, quickly):
     some = [[session(x[0].shape[1], 7 + i, extent, dtype) for i, x in enumerate(r)] for r in SOME]
     (*args, position, segment), _ = packed(some)
     args[3] = args[3] if extent else None
@@ -185,7 +185,7 @@ def test_bits_do_not_depend_on_slots_capacity_or_neighbours_that_are_no_numbers(
 
 
 @pytest.mark.parametrize("implementation", ["reference", "pallas_tpu_interpret"])
-def test_a_cache_means_what_the_models_means(implementation):
+def test_a_cache_means_what_the_models_means(implementation, quickly):
     lengths, counts, span, n, size = np.array([0, 170]), np.array([16, 7]), SLIDING, 16, 128
     rng = np.random.default_rng(0)
     q, k, v, rel = (
@@ -221,7 +221,7 @@ def test_a_strided_roll_is_its_stand_in():
     np.testing.assert_array_equal(tiles.turned_by_gather(x, jnp.int32(5)), want)
 
 
-def test_no_races(capfd):
+def test_no_races(capfd, quickly):
     """By the interpreter that runs copies and their semaphores as a TPU does."""
     params = pltpu.InterpretParams(detect_races=True)
     args, _ = packed([SOME[0]])
@@ -327,7 +327,7 @@ def test_named_shapes_are_those_of_the_configs(experiment):
         assert s.chunk >= layout(c).max_input_positions
 
 
-def test_the_model_names_the_implementation():
+def test_the_model_names_the_implementation(quickly):
     assert config_lib.Config().model.attention_kernel == "reference"
     c = config_lib.default()
     c.model.attention_kernel = "no_such"
@@ -357,7 +357,7 @@ def test_the_model_names_the_implementation():
     np.testing.assert_allclose(got["reference"], got["pallas_tpu_interpret"], atol=1e-5)
 
 
-def test_a_mesh_divides_rows_and_heads():
+def test_a_mesh_divides_rows_and_heads(quickly):
     (*args, position, segment), _ = packed(SOME)
     args = [jnp.concatenate([x] * 2, axis=1) for x in args]  # four heads, two of them for keys
     mesh = jax.make_mesh(

@@ -19,9 +19,9 @@ def small_config(**model) -> config_lib.Config:
         model=dataclasses.replace(
             c.model,
             width=32,
-            num_layers=3,
+            num_layers=2,
             num_dense_layers=1,
-            global_every=3,
+            global_every=2,
             num_heads=2,
             num_kv_heads=1,
             head_dim=16,

@@ -143,7 +143,7 @@ def test_micro_turn_distance_is_relative():
     """Query- and key-side: the same session a minute later gives the same states."""
     c = small_config(position_bias="microturn", clock_features=False)
     model = tree.build(c, tree.init(c, jax.random.key(0)))
-    assert {"time", "time_key"} <= set(vars(model.transformer.layers[2].attention))
+    assert {"time", "time_key"} <= set(vars(model.transformer.layers[1].attention))
     x = jax.random.normal(jax.random.key(1), (1, 64, c.model.width))
     position, segment = jnp.arange(64)[None], jnp.ones((1, 64), jnp.int32)
     at = jax.jit(lambda microturn: model.transformer(x, position, microturn, segment).hidden)
