@@ -4,7 +4,7 @@ A micro-turn has one audio position, one patch of 40x40 pixels when a frame come
 patch of 200 ms while the model speaks. Six layers of width 192, four of them mixtures of eight
 experts.
 
-Costs seventeen hours on two CPU cores that do other work besides: 36,500 steps of 4096 positions
+Costs nineteen hours on two CPU cores that do other work besides: 38,000 steps of 4096 positions
 in legs, each begun with the weights of the last or the mean of the last two. What it
 reaches is in assets/nano/info.json (each leg's command) and docs/LOG.md (evaluation).
 
@@ -45,6 +45,6 @@ def get_config() -> ConfigDict:
     t = c.train
     t.steps = 5500
     t.due_weight, t.timed_weight = 0.3, 3.0  # one position in two hundred is a named time
-    t.hearing_weight = 2.0  # words of unheard voices are what it lacks
+    t.hearing_weight = 3.0  # words of unheard voices are what it lacks
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 250, 250, 8
     return c

@@ -40,10 +40,12 @@ AS_USERS_COMPILE = ("train/test_alignment.py",)
 JIT, OLD_LOOPS = numerics.jit, {"xla_cpu_use_fusion_emitters": False}
 # A worker runs whole files: the longest first, so that none is left alone with one at the end.
 LONGEST = (
-    "train/test_hosts.py", "test_sharding.py", "decode/test_replay.py", "train/test_finetune.py",
-    "train/test_alignment.py", "models/test_model.py", "models/test_bits.py",
-    "models/test_device_bits.py", "test_notebooks.py", "decode/test_serving.py",
-    "models/test_stack.py", "train/test_loop.py", "train/test_step.py", "train/test_bucket.py",
+    "train/test_hosts.py", "models/test_bits.py", "decode/test_replay.py", "test_sharding.py",
+    "train/test_alignment.py", "train/test_finetune.py", "data/test_pipeline.py",
+    "kernels/test_attention.py", "models/test_device_bits.py", "interop/test_goldens.py",
+    "test_notebooks.py", "models/test_model.py", "models/test_exchange.py", "train/test_loop.py",
+    "decode/test_serving.py", "models/test_stack.py", "train/test_step.py", "decode/test_stream.py",
+    "evals/test_runner.py",
 )  # fmt: skip
 
 

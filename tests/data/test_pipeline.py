@@ -85,8 +85,16 @@ def test_a_state_of_another_seed_or_corpus_is_refused(corpus, reference, tokeniz
         train_batches(CONFIG, 7, corpus=other, tokenizer=tokenizer).set_state(state)
 
 
-@pytest.mark.parametrize("shards", [1, 2, 4])
-@pytest.mark.parametrize("parts", [[[0, 1], [2, 3]], [[0, 3], [1, 2]], [[0, 1, 2, 3], [2]]])
+@pytest.mark.parametrize(
+    ("shards", "parts"),
+    [
+        (1, [[0, 1], [2, 3]]),
+        (2, [[0, 3], [1, 2]]),
+        (2, [[0, 1, 2, 3], [2]]),
+        (4, [[0, 1], [2, 3]]),
+        (4, [[0, 3], [1, 2]]),
+    ],
+)
 def test_rows_are_the_same_whoever_reads_them(corpus, tokenizer, shards, parts):
     config = small_config(shards=shards)
     whole = train_batches(config, 7, corpus=corpus, tokenizer=tokenizer)
