@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = (
-        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+        os.environ.get("XLA_FLAGS", "")
+        + " --xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
     ).strip()
 
 # Named before any worker starts, which then has it from its environment.
@@ -37,7 +38,7 @@ QUICKLY_COMPILED = (
     "models/test_model.py", "models/test_stack.py", "test_sharding.py", "test_streams.py", "train",
 )  # fmt: skip
 AS_USERS_COMPILE = ("train/test_alignment.py",)
-JIT, OLD_LOOPS = numerics.jit, {"xla_cpu_use_fusion_emitters": False}
+JIT = numerics.jit
 # A worker runs whole files: the longest first, so that none is left alone with one at the end.
 LONGEST = (
     "train/test_hosts.py", "models/test_bits.py", "decode/test_replay.py", "test_sharding.py",
@@ -58,11 +59,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(_file(item), len(LONGEST)))
 
 
-def _quick_jit(policy: str, f: Callable, **kwargs):
-    """`numerics.jit`, where nobody asks for bits by XLA's old loops: in two thirds of the time."""
+def _jit_as_users(policy: str, f: Callable, **kwargs):
+    """By the loops that XLA makes if it is asked for nothing else: the flag above has its old ones,
+    which compile in two thirds of the time."""
+    options = {"xla_cpu_use_fusion_emitters": True}
     if policy == "invariant":
-        return JIT(policy, f, **kwargs)
-    return jax.jit(f, compiler_options=OLD_LOOPS, **kwargs)
+        options |= numerics.PRODUCTS_ALONE
+    return jax.jit(f, compiler_options=options, **kwargs)
 
 
 @contextlib.contextmanager
@@ -70,7 +73,7 @@ def compiled_quickly(quickly: bool = True) -> Iterator[None]:
     before = jax.config.values["jax_disable_most_optimizations"], numerics.jit
     try:
         jax.config.update("jax_disable_most_optimizations", quickly)
-        numerics.jit = _quick_jit if quickly else JIT
+        numerics.jit = JIT if quickly else _jit_as_users
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", before[0])
