@@ -30,8 +30,9 @@ PIECE = 2048  # positions of a ring at most that are read at a time
 
 def of_those(count: Int[Array, " B"], size: int, f: Callable[..., Array], *args: Array) -> Array:
     """`f(rows, None, *args)`, all [B, ...], [B, H, rows, ...] for the `count` valid rows of each
-    session; where sessions are MANY, or one has a long ring, `f(rows, b, *args)` of those of
-    session b alone, one after the other, for few rows or all, and zeros for those that have none.
+    session; where sessions are MANY, or one has a long ring (of `size` positions), `f(rows, b,
+    *args)` of those of session b alone, one after the other, for few rows or all, and zeros for
+    those that have none.
 
     As a batch XLA for CPUs would read everybody's ring for the two of 32 that write, and take as
     long for a session's small products as for its share of a large one; on a mesh and on
