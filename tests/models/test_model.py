@@ -14,6 +14,7 @@ from tmi.microturn import Stream
 from tmi.models import attention, grouped, moe, ring, tree
 from tmi.models.cache import init_cache
 from tmi.models.embed import Clock
+from tmi.models.layers import Turned
 from tmi.models.transformer import spans
 
 
@@ -77,7 +78,7 @@ def embedded(config, params, hidden):
 def test_streaming_equals_one_shot_for_any_chunking(config, params, session, hidden, embedded):
     (batch, full), x = hidden, embedded
     n = len(session[1])
-    model = tree.build(config, params)
+    model = tree.served(config, params)
     rows = 32
 
     @jax.jit
@@ -192,6 +193,23 @@ def test_every_token_to_one_expert_is_not_dropped(config, rows):
     y, count, _ = m(x)
     assert count.tolist() == [0, 0, rows, 0]
     np.testing.assert_allclose(y, reference_moe(m, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 150])
+def test_experts_as_decoding_has_them_give_the_same(config, params, rows):
+    plain, served = (f(config, params).transformer.layers[1].mlp for f in (tree.build, tree.served))
+    assert isinstance(served.gate[...], Turned) and served.gate[...].shape == plain.gate.shape
+    x = jax.random.normal(jax.random.key(1), (rows, config.model.width))
+    for got, want in zip(served(x), plain(x), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_where_bits_matter_weights_lie_as_in_training(config, params):
+    other = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, numerics="invariant")
+    )
+    served = tree.served(other, params).transformer.layers[1]
+    assert isinstance(served.attention.out[...], jax.Array)
 
 
 def test_tiled_experts_and_their_gradients_equal_the_plain_sum(config):

@@ -8,6 +8,7 @@ mlp, E experts, V vocabulary, C mel bins, L layers.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -32,6 +33,36 @@ class Balance(nnx.Variable):
 F32 = ("gain", "taps", "router", "scale", "balance")  # never of a lesser dtype
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Turned:
+    """A weight [*n, o, i] that lies in memory as [*n, i, o], which CPUs read in half the time where
+    rows are few. The bits of its products are not those of training: for numerics 'fast'."""
+
+    columns: Float[Array, "*n i o"]
+
+    @classmethod
+    def of(cls, w: Float[Array, "*n o i"]) -> Turned:
+        return cls(w.swapaxes(-1, -2))
+
+    @property
+    def rows(self) -> Float[Array, "*n o i"]:
+        return self.columns.swapaxes(-1, -2)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        *n, i, o = self.columns.shape
+        return (*n, o, i)
+
+    @property
+    def dtype(self):
+        return self.columns.dtype
+
+    def __getitem__(self, index) -> Turned:
+        """Of its first axes."""
+        return self if index is ... else Turned(self.columns[index])
+
+
 def in_dtype(module, dtype: str, but: str = ""):
     """The module with its weights in `dtype`, but for those of `F32` and of the submodule `but`."""
     if dtype == "float32":
@@ -52,9 +83,11 @@ def in_dtype(module, dtype: str, but: str = ""):
 LEAST, TILE = 2, 64
 
 
-def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"]) -> Float[Array, "*b o"]:
+def dot(x: Float[Array, "*b i"], w: Float[Array, "o i"] | Turned) -> Float[Array, "*b o"]:
     """x w^T, both contracted on their last axis, in the dtype of the weights."""
     x = x.astype(w.dtype)
+    if isinstance(w, Turned):
+        return x @ w.columns
     if not numerics.invariant():
         return _dot(x, w)
     flat = x.reshape(-1, x.shape[-1])
@@ -111,8 +144,12 @@ def transposed_product(x: Float[Array, "*n r i"], g: Float[Array, "*n r o"]):
     return jax.lax.optimization_barrier(y).swapaxes(n, n + 1)
 
 
-def contract(x: Float[Array, "*n r i"], y: Float[Array, "*n t i"]) -> Float[Array, "*n r t"]:
+def contract(
+    x: Float[Array, "*n r i"], y: Float[Array, "*n t i"] | Turned
+) -> Float[Array, "*n r t"]:
     """x y^T of each pair of matrices, both contracted on their last axis; f32 whatever they are."""
+    if isinstance(y, Turned):
+        return jnp.matmul(x, y.columns, preferred_element_type=jnp.float32)
     if not numerics.invariant():
         return _contract(x, y)
     return _contract(at_least(x), at_least(y))[..., : x.shape[-2], : y.shape[-2]]

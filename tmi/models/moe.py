@@ -9,6 +9,8 @@ On a mesh of several devices rows travel to their experts (exchange.py).
 
 from __future__ import annotations
 
+import typing
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -18,7 +20,17 @@ from tmi import mesh, numerics
 from tmi.config import ModelConfig
 from tmi.models import exchange, lora
 from tmi.models.grouped import weighted
-from tmi.models.layers import Balance, Param, contract, dot, gated, row_sum, swiglu, weight
+from tmi.models.layers import (
+    Balance,
+    Param,
+    Turned,
+    contract,
+    dot,
+    gated,
+    row_sum,
+    swiglu,
+    weight,
+)
 from tmi_kernels.expert_gemv import expert_gemv
 
 FEW_ROWS = 128
@@ -100,8 +112,13 @@ class MoE(nnx.Module):
         return y, jnp.sum(count, axis=(0, 1)), index[:, :n]
 
     def routed(self, x, index, weights) -> Float[Array, "T D"]:
-        banks = (self.gate[...], self.up[...], self.down[...])
+        banks: typing.Any = (self.gate[...], self.up[...], self.down[...])
         x = x.astype(banks[0].dtype)
+        few = x.shape[0] <= FEW_ROWS
+        if isinstance(banks[0], Turned):
+            if few:
+                return each_once(x, index, weights, *banks)
+            banks = tuple(bank.rows for bank in banks)
         if (where := mesh.current()) is not None:
             specs = tuple(
                 mesh.current_rules().spec(axes, bank.shape, where)
@@ -109,9 +126,14 @@ class MoE(nnx.Module):
             )
             kinds = (self.c.expert_exchange, self.c.grouped)
             return exchange.over_mesh(*kinds, where, specs, x, index, weights, *banks)
-        if x.shape[0] <= FEW_ROWS:
+        if few:
             return few_rows(x, index, weights, *banks, implementation=self.c.experts)
         return exchange.GROUPED[self.c.grouped](x, index, weights, *banks)
+
+
+def reads_all(c: ModelConfig) -> bool:
+    """Whether each expert is read once for a row alone."""
+    return c.experts == "reference" and c.num_experts <= READ_MORE * c.num_experts_per_token
 
 
 def highest(scores: Float[Array, "T E"], count: int) -> Int[Array, "T N"]:

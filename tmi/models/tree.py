@@ -11,10 +11,18 @@ import jax
 from flax import nnx
 from jaxtyping import Array
 
+from tmi import mesh
 from tmi.config import Config
-from tmi.models import lora, stack, transformer
+from tmi.models import lora, moe, stack, transformer
 from tmi.models.interaction import InteractionModel
-from tmi.models.layers import Balance
+from tmi.models.layers import Balance, Turned
+
+# Weights that decoding reads in products for few rows, and those of experts.
+TURNED = (
+    ".joint", ".out", ".up", ".down", ".shared_down", "dmel.table", "dmel.merge", "dmel.project",
+    "unembed.table",
+)  # fmt: skip
+TURNED_EXPERTS = (".mlp.gate", ".mlp.up", ".mlp.down")
 
 
 def _name(path) -> str:
@@ -74,7 +82,19 @@ def served(config: Config, params: Mapping[str, Array]) -> InteractionModel:
     for block in model.transformer.layers:
         block.attention.join()
         block.mlp.join()
-    return model
+    if config.model.numerics != "fast" or jax.default_backend() != "cpu" or mesh.current():
+        return model
+
+    def turned(path, v):
+        name = _name(path)
+        bank = name.endswith(TURNED_EXPERTS) and len(v.shape) == 3
+        if moe.reads_all(config.model) if bank else name.endswith(TURNED):
+            return v.replace(Turned.of(v[...]))
+        return v
+
+    return jax.tree_util.tree_map_with_path(
+        turned, model, is_leaf=lambda v: isinstance(v, nnx.Variable)
+    )
 
 
 def init(config: Config, key: Array) -> dict[str, Array]:
