@@ -157,7 +157,7 @@ def test_a_stream_leaves_the_rest_of_the_model_as_it_begins(config):
     assert other == {"tokens.stream"}
 
     def begin(c):
-        made = jax.jit(lambda key: {n: tree.init(c, key)[n] for n in some})(jax.random.key(0))
+        made = jax.jit(lambda key: {n: tree.fresh(c, key)[n] for n in some})(jax.random.key(0))
         return {n: np.asarray(x) for n, x in made.items()}
 
     without, with_streams = begin(plain), begin(config)

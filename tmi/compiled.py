@@ -10,11 +10,25 @@ import os
 import pathlib
 import platform
 import typing
+from collections.abc import Callable
 
 import jax
 from absl import logging
 
 MOST_BYTES = 2 << 30  # then what was not used for longest goes
+
+# A fifth of the work for LLVM: random numbers of many shapes are much code.
+QUICKLY = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+}
+
+
+def once(f: Callable, **kwargs):
+    """`jax.jit` of what is run a single time: on CPUs it takes longer to compile than to run."""
+    quickly = jax.default_backend() == "cpu"
+    return jax.jit(f, compiler_options=QUICKLY if quickly else None, **kwargs)
 
 
 def keep() -> None:

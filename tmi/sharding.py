@@ -49,7 +49,7 @@ def batch_shardings(config: Config, mesh: Mesh, rules: ShardingRules = RULES) ->
 @functools.lru_cache(maxsize=8)
 def param_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Of every parameter by name, without making one."""
-    made = jax.eval_shape(functools.partial(tree.init, config), jax.random.key(0))
+    made = jax.eval_shape(functools.partial(tree.fresh, config), jax.random.key(0))
     return {n: tuple(x.shape) for n, x in made.items()}
 
 

@@ -2,6 +2,7 @@
 found and named."""
 
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tmi.models import tree
 from tmi.train import checkpoint
 
 
+@functools.lru_cache
 def model_of(policy: str):
     c = small_config(numerics=policy, clock_digits=3)
     config = dataclasses.replace(c, microturn=dataclasses.replace(c.microturn, max_text_out=4))

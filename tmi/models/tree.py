@@ -11,7 +11,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array
 
-from tmi import mesh
+from tmi import compiled, mesh
 from tmi.config import Config
 from tmi.models import lora, moe, stack, transformer
 from tmi.models.interaction import InteractionModel
@@ -97,9 +97,19 @@ def served(config: Config, params: Mapping[str, Array]) -> InteractionModel:
     )
 
 
-def init(config: Config, key: Array) -> dict[str, Array]:
+def fresh(config: Config, key: Array) -> dict[str, Array]:
     """Fresh arrays by name."""
-    return jax.jit(lambda k: arrays(InteractionModel(config, k)))(key)
+    return arrays(InteractionModel(config, key))
+
+
+def init(config: Config, key: Array) -> dict[str, Array]:
+    """As `fresh`, compiled."""
+    return _compiled(config)(key)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(config: Config):
+    return compiled.once(functools.partial(fresh, config))
 
 
 def layer_by_layer(config: Config, params: Mapping[str, Array]) -> tuple[Config, dict[str, Array]]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import jax
 from jaxtyping import Array
 
-from tmi import paths, sharding
+from tmi import compiled, paths, sharding
 from tmi.config import Config, ConfigError, differing_fields
 from tmi.models import lora, tree
 from tmi.models.interaction import TRAINING_ONLY
@@ -110,10 +110,10 @@ def fresh(config: Config, names: set[str], shardings: Mapping | None = None) -> 
         return {}
 
     def make(key):
-        params = tree.init(config, key)
+        params = tree.fresh(config, key)
         return {n: params[n] for n in sorted(names)}
 
-    made = jax.jit(make, out_shardings=dict(shardings) if shardings else None)
+    made = compiled.once(make, out_shardings=dict(shardings) if shardings else None)
     return made(jax.random.key(config.train.seed))
 
 

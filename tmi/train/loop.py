@@ -14,7 +14,7 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from tmi import machine, numerics, paths, sharding
+from tmi import compiled, machine, numerics, paths, sharding
 from tmi.config import Config, ConfigError, differing_fields, from_config_dict
 from tmi.data import records
 from tmi.data.pipeline import dev_batches, merge_states, train_batches
@@ -73,7 +73,7 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
     elif init_from is not None:
         state, legs = initial.begin(config, init_from, shardings)
     else:
-        state = jax.jit(functools.partial(init_state, config), out_shardings=shardings)(
+        state = compiled.once(functools.partial(init_state, config), out_shardings=shardings)(
             jax.random.key(c.seed)
         )
 

@@ -43,7 +43,8 @@ Step = Callable[[], None]
 def our_step(config: Config, batch: dict[str, np.ndarray]) -> Step:
     mesh = sharding.make_mesh(config)
     run = compiled_step(config, mesh)
-    make = jax.jit(lambda key: init_state(config, key), out_shardings=state_shardings(config, mesh))
+    shardings = state_shardings(config, mesh)
+    make = compiled.once(lambda key: init_state(config, key), out_shardings=shardings)
     state = make(jax.random.key(0))
     placed = jax.device_put(batch, sharding.batch_shardings(config, mesh))
 

@@ -36,7 +36,7 @@ def split_trained(config: Config, params: dict[str, Array]) -> tuple[dict, dict]
 
 
 def init_state(config: Config, key: Array) -> TrainState:
-    return state_of(config, tree.init(config, key))
+    return state_of(config, tree.fresh(config, key))
 
 
 def state_of(config: Config, params: dict[str, Array]) -> TrainState:
