@@ -118,15 +118,23 @@ def test_the_mean_of_two_legs_is_exported(config, workdir, tmp_path):
     shifted = {n: np.asarray(x, np.float16) + np.float16(0.5) for n, x in params.items()}
     shutil.copytree(one, tmp_path / "two")
     np.savez(tmp_path / "two" / "params.npz", **shifted)
+    info = json.loads((one / "info.json").read_text())
+    info["legs"][-1]["command"] = "the other leg"
+    (tmp_path / "two" / "info.json").write_text(json.dumps(info))
     mean = checkpoint.export(one, tmp_path / "mean", mean_with=tmp_path / "two")
     for name, x in restore_params(mean)[1].items():
         wanted = (np.asarray(params[name]) + shifted[name].astype(np.float32)) / 2
         np.testing.assert_array_equal(np.asarray(x), wanted.astype(np.float16))
     origin = json.loads((mean / "info.json").read_text())
-    assert origin["weights"].startswith("mean of two") and "dev" not in origin
-    assert origin["mean_with"]["step"] == origin["step"]
+    assert origin["weights"].startswith("mean of exponential") and "dev" not in origin
+    assert [part["share"] for part in origin["mean_of"]] == [0.5, 0.5]
     again = checkpoint.export(mean, tmp_path / "again")
-    assert json.loads((again / "info.json").read_text())["mean_with"] == origin["mean_with"]
+    assert json.loads((again / "info.json").read_text())["mean_of"] == origin["mean_of"]
+    third = checkpoint.export(mean, tmp_path / "third", mean_with=tmp_path / "two")
+    shares = {
+        p["command"]: p["share"] for p in json.loads((third / "info.json").read_text())["mean_of"]
+    }
+    assert shares == {info["legs"][-1]["command"]: 0.75, origin["command"]: 0.25}
 
     name = sorted(shifted)[0]
     np.savez(tmp_path / "two" / "params.npz", **{n: x for n, x in shifted.items() if n != name})

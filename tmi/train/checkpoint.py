@@ -316,9 +316,9 @@ def export(
     if (out / "checkpoints").exists():
         raise CheckpointError(f"{out} is a training's workdir: export to another directory")
     measured = {"weights": "exponential average, rounded to float16"}
-    measured |= {k: info[k] for k in ("dev", "mean_with", "weights") if k in info}
+    measured |= {k: info[k] for k in ("dev", "mean_of", "weights") if k in info}
     if mean_with is not None:
-        _, others, their = read(mean_with, which)
+        _, others, theirs = read(mean_with, which)
         if {n: x.shape for n, x in params.items()} != {n: x.shape for n, x in others.items()}:
             raise CheckpointError(
                 f"{workdir} and {mean_with} have other arrays, and so no mean; accepted are two "
@@ -326,21 +326,20 @@ def export(
             )
         params = {n: (x + others[n]) / 2 for n, x in params.items()}
         measured = {
-            "mean_with": {k: their.get(k) for k in ("step", "steps", "commit", "command")},
-            "weights": "mean of two exponential averages, rounded to float16",
+            "mean_of": _mean_of(info, theirs),
+            "weights": "mean of exponential averages, rounded to float16",
         }
     half = {n: np.asarray(x).astype(np.float16) for n, x in params.items()}
     bad = [n for n, x in half.items() if not np.isfinite(x).all()]
     if bad:
         raise CheckpointError(f"{bad[0]} holds values that float16 does not (NaN or over 65504)")
     legs = info["legs"]
-    last = legs[-1] if legs else {}
     origin = {
         "format_version": FORMAT_VERSION,
         "step": info["step"],
         "steps": sum(leg["steps"] for leg in legs),
         "wall_s": round(sum(leg["wall_s"] for leg in legs), 1),
-        **{k: last.get(k) for k in ("corpus_hash", "seed", "commit", "command")},
+        **_last(info, "corpus_hash", "seed", "commit", "command"),
         **measured,
         "legs": legs,
         "num_parameters": int(sum(x.size for x in half.values())),
@@ -352,6 +351,23 @@ def export(
     paths.write(out / CONFIG_FILE, config_lib.to_json(config).encode())
     paths.write(out / INFO_FILE, json.dumps(origin, indent=1).encode())
     return out
+
+
+def _last(info: dict, *keys: str) -> dict:
+    """Of the last leg."""
+    last = info["legs"][-1] if info["legs"] else {}
+    return {k: last.get(k) for k in keys}
+
+
+def _mean_of(*infos: dict) -> list[dict]:
+    """The legs that a mean is made of, each with its share."""
+    parts: dict[tuple, dict] = {}
+    for info in infos:
+        alone = {"share": 1.0, "step": info["step"], **_last(info, "seed", "commit", "command")}
+        for part in info.get("mean_of", [alone]):
+            known = parts.setdefault((part["step"], part["command"]), {**part, "share": 0.0})
+            known["share"] += part["share"] / len(infos)
+    return list(parts.values())
 
 
 def write_config(workdir: PathLike, config: Config) -> None:
