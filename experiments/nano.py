@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     )  # fmt: skip
     d.corpus, d.dev_corpus = "build/corpus/train", "build/corpus/dev"
 
-    c.decode.silent_bias = -0.5  # a word half heard is answered rather than not (by dev)
+    c.decode.silent_bias = -0.75  # a word half heard is answered rather than not (by dev)
 
     t = c.train
     t.steps = 5500
