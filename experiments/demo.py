@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     # Longer rows are fuller: .89 instead of .80 of the positions hold something.
     d = c.data
     d.row_length, d.batch_size = 2048, 2
-    d.audio_slots, d.video_slots, d.speech_slots = 1024, 512, 192
+    d.audio_slots, d.video_slots, d.speech_slots = 960, 320, 128
 
     t = c.train
     t.steps = 430

@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
 
     d = c.data
     d.row_length, d.batch_size = 2048, 2
-    d.audio_slots, d.video_slots, d.speech_slots = 1024, 320, 192
+    d.audio_slots, d.video_slots, d.speech_slots = 1024, 240, 144
     # Times and cues are learnt last, counting what is seen first.
     d.skill_weights = (
         ("answer", 2.8), ("charades", 0.7), ("cuespeak", 5.5), ("interruption", 3.2),

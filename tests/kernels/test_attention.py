@@ -74,7 +74,7 @@ SOME = [[session(50, 1), session(100, 2), session(40, 3)], [session(33, 4), sess
 @pytest.mark.parametrize("span", [SLIDING, GLOBAL], ids=["sliding", "global"])
 def test_the_reference_is_the_model(span, quickly):
     (*args, position, segment), _ = packed(SOME)
-    hidden = model.row_masks(position, segment, span)
+    hidden = model.hidden_of(config_lib.Config().model, position, segment, span)
     want = model.attend_rows(*args, hidden, span)
     got = rows(span, "reference")(*args, position, segment)
     real = np.asarray(segment > 0)[:, None, :, None]

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from tests.models.conftest import small_config
+from tmi import numerics
+from tmi.config import Config
 from tmi.data.batch import empty_batch, session_arrays
 from tmi.microturn import Stream
-from tmi.models import attention, grouped, moe, ring, tree
+from tmi.models import attention, far, grouped, moe, ring, tree
 from tmi.models.cache import init_cache
 from tmi.models.embed import Clock
 from tmi.models.layers import Turned
@@ -161,7 +163,7 @@ def test_near_and_far_attention_agree():
     distance = position[:, :, None] - position[:, None]
     for span in (attention.Span(64, 0, 16), attention.Span(0, 24, 16)):  # near, far
         got = attention.attend_rows(
-            q, k, v, rel, attention.row_masks(position, segment, span), span
+            q, k, v, rel, attention.hidden_of(Config().model, position, segment, span), span
         )
         scores = jnp.einsum("bhqd,bkd->bhqk", q, k[:, 0])
         scores = scores + ring.gathered_bias(rel, distance)
@@ -248,25 +250,45 @@ def test_nano_fits_its_budget():
     assert c.model.num_experts >= 8
 
 
+@pytest.mark.parametrize("policy", ["fast", "invariant"])
 @pytest.mark.parametrize("span", [(300, 0, 16), (0, 24, 16), (0, 64, 16), (64, 0, 16)])
-def test_a_loop_over_blocks_agrees_with_blocks_one_by_one(span, monkeypatch):
+def test_blocks_of_queries_one_by_one_agree_with_all_at_once(span, policy):
+    """Attention and its gradients, of sessions that fill whole blocks, some of them and none."""
     rng = np.random.default_rng(0)
     shapes = ((2, 4, 768, 8), (2, 2, 768, 8), (2, 2, 768, 8), (2, 4, 768, 16))
     args = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
-    segment = jnp.asarray(np.repeat([[1, 2, 0], [1, 1, 3]], 256, axis=1))
-    position = jnp.asarray(np.tile(np.arange(256), (2, 3))).at[1, 256:512].add(256)
-    monkeypatch.setattr(attention, "NEAR_BLOCK", 1000)  # every span goes the far way
+    sizes = ((48, 256, 16, 64, 0), (512, 0, 144, 112, 0))
+    numbers = np.tile(np.arange(6), (2, 1))
+    segment, position = np.zeros((2, 2, 768), np.int32)
+    for b, (row, number) in enumerate(zip(sizes, numbers, strict=True)):
+        at = 0
+        for size, n in zip(row, number[1:], strict=True):
+            segment[b, at : at + size], position[b, at : at + size] = n, np.arange(size)
+            at += size
+    span = attention.Span(*span)
+    visible = span.visible(position[:, :, None], position[:, None])
+    visible &= (segment[:, :, None] == segment[:, None]) & (segment > 0)[:, None]
+    low = far.seen_from(span.first(jnp.asarray(position)), position, segment)
+    sizes = far.plan(768, span.reach, 16, span.kv_block, policy == "invariant")
 
-    def run(*args):
-        masks = attention.row_masks(position, segment, attention.Span(*span))
-        y = attention.attend_rows(*args, masks, attention.Span(*span))
-        return jnp.sum(jnp.sin(y)), y
+    def once(q, k, v, rel):
+        bias = far.toeplitz(rel, 0)
+        return attention.attend(
+            q, k, v.swapaxes(2, 3), bias, attention.additive(visible), span.kv_block
+        )
 
-    f = jax.value_and_grad(run, argnums=(0, 1, 2, 3), has_aux=True)
-    (_, want), want_grads = jax.jit(f)(*args)
-    monkeypatch.setattr(attention, "MOST_UNROLLED", 2)
-    assert attention.in_loop(768)
-    (_, y), grads = jax.jit(lambda *a: f(*a))(*args)
+    def loss(f):
+        def run(*args):
+            with numerics.use(policy):
+                y = f(*args)
+            return jnp.sum(jnp.sin(y)), y
+
+        return numerics.jit(policy, jax.value_and_grad(run, argnums=(0, 1, 2, 3), has_aux=True))
+
+    (_, want), want_grads = loss(once)(*args)
+    (_, y), grads = loss(lambda *args: far.attend(*args, low, sizes))(*args)
     np.testing.assert_allclose(y, want, atol=1e-5)
+    if policy == "invariant":
+        np.testing.assert_array_equal(y, want)
     for a, b in zip(grads, want_grads, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)

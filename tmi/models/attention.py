@@ -14,7 +14,6 @@ reaches any distance, and needs no gather. `position_bias` selects either or bot
 from __future__ import annotations
 
 import dataclasses
-import math
 import typing
 
 import jax
@@ -27,7 +26,8 @@ from tmi import numerics
 from tmi.config import ModelConfig
 from tmi.mesh import constrain, current, current_rules
 from tmi.microturn import Layout
-from tmi.models import lora
+from tmi.models import far, lora
+from tmi.models.far import MASKED, toeplitz
 from tmi.models.layers import (
     Param,
     RMSNorm,
@@ -39,16 +39,15 @@ from tmi.models.layers import (
     dots,
     fourier_features,
     fourier_periods,
+    in_memory,
     split,
     weight,
     whole_tiles,
 )
 from tmi_kernels.attention import attention
 
-MASKED = -1e30
 NEAR_BLOCK = 64  # queries of a block where the reach is short
-FAR_BLOCK = 256  # and where it is long
-MOST_UNROLLED = 8  # far blocks of a row; more of them are a loop
+NEAR_REACH = 256  # a reach is long from here on
 KEY_TILE = 8  # 126 numbers take a CPU twice as long as 128
 SMALL_BANK = 4  # times its rank: a wider bank of bias rows is not multiplied into the weights
 
@@ -296,94 +295,64 @@ class Time(typing.NamedTuple):
 def time_of(c: ModelConfig, lay: Layout, microturn: Int[Array, "B S"]) -> Time:
     """Held in memory: XLA would take each cosine anew in every fusion that reads it."""
     periods = fourier_periods(c.time_frequencies, c.time_max_microturns)
-    digits = None
-    if c.clock_digits > 1:
-        digits = decimal(lay.output_tenths(microturn) // 10, c.clock_digits - 1)
-    return jax.lax.optimization_barrier(Time(*fourier_features(microturn, periods), digits))
+
+    def make(microturn) -> Time:
+        digits = None
+        if c.clock_digits > 1:
+            digits = decimal(lay.output_tenths(microturn) // 10, c.clock_digits - 1)
+        return Time(*fourier_features(microturn, periods), digits)
+
+    return in_memory(make, microturn)
 
 
 def is_near(span: Span, length: int) -> bool:
-    return span.reach < FAR_BLOCK and length % NEAR_BLOCK == 0
-
-
-def far_blocks(span: Span, length: int) -> list[tuple[int, int, int]]:
-    """(first key, first query, end of both) of each block of queries."""
-    block = math.gcd(length, FAR_BLOCK)
-    back = -(-span.reach // block) * block
-    return [(max(0, start - back), start, start + block) for start in range(0, length, block)]
-
-
-def in_loop(length: int) -> bool:
-    """Whether so many positions are attended to in a loop over blocks of one size, which compiles
-    once, at the cost of keys that lie before the row."""
-    return length % FAR_BLOCK == 0 and length // FAR_BLOCK > MOST_UNROLLED
-
-
-def loop_reach(span: Span, length: int) -> int:
-    """Keys before a block of the loop."""
-    return min(-(-span.reach // FAR_BLOCK) * FAR_BLOCK, length - FAR_BLOCK)
+    return span.reach < NEAR_REACH and length % NEAR_BLOCK == 0
 
 
 def hidden_of(c: ModelConfig, position: Int[Array, "B S"], segment: Int[Array, "B S"], span: Span):
-    """What layers of a span are told of who is hidden from whom: `row_masks`; the segments where a
-    kernel finds out by itself."""
-    return row_masks(position, segment, span) if c.attention_kernel == "reference" else segment
+    """What layers of a span are told of who is hidden from whom: `row_mask`; where each position's
+    sight begins if the reach is long; the segments where a kernel finds out by itself."""
+    if c.attention_kernel != "reference":
+        return segment
+    if is_near(span, position.shape[1]):
+        return row_mask(position, segment, span)
+    return far.seen_from(span.first(position), position, segment)
 
 
 def by_kernel(q, k, v, rel, position, segment, span: Span, implementation: str):
-    """`attend_rows` by tmi_kernels.attention; on a mesh each device has whole rows of its heads."""
+    """`attend_rows` by tmi_kernels.attention."""
 
     def run(q, k, v, position, segment, *rel):
         bias = rel[0] if rel else None
         return attention(q, k, v, bias, position, segment, span, implementation=implementation)
 
+    return on_each_device(run, q, k, v, (position, segment), rel)
+
+
+def on_each_device(run, q, k, v, rows: tuple[Int[Array, "B S"], ...], rel):
+    """`run(q, k, v, *rows, rel if there is one)`; on a mesh each device has whole rows of its
+    heads."""
     mesh, bias = current(), () if rel is None else (rel,)
     if mesh is not None:
         # Query heads go where their key heads are.
         by_head = current_rules().spec(("batch", "attended_heads", None, None), k.shape, mesh)
         by_row = PartitionSpec(by_head[0])
-        specs = (by_head,) * 3 + (by_row,) * 2 + (by_head,) * len(bias)
+        specs = (by_head,) * 3 + (by_row,) * len(rows) + (by_head,) * len(bias)
         run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=by_head, check_vma=False)
-    return run(q, k, v, position, segment, *bias)
+    return run(q, k, v, *rows, *bias)
 
 
-def row_masks(
+def row_mask(
     position: Int[Array, "B S"], segment: Int[Array, "B S"], span: Span
-) -> list[Float[Array, "b Q T"]]:
-    """What `attend_rows` adds to the scores of each block of queries: 0 where the key is seen, else
-    MASKED. Segment 0 is padding. Layers of one span share it, held in memory: integer comparisons
-    for every head in every fusion cost more than reading it."""
-    s = position.shape[1]
-    if is_near(span, s):
-        n, steps = s // NEAR_BLOCK, -(-span.reach // NEAR_BLOCK)
-        qp, qs = (x.reshape(-1, NEAR_BLOCK) for x in (position, segment))
-        kp = _with_history(qp, n, steps, 1, 0)
-        ks = _with_history(qs, n, steps, 1, -1)
-        out = [_mask(qp, kp, qs, ks, span)]
-    elif in_loop(s):
-        back = loop_reach(span, s)
-        kp, ks = (
-            jnp.pad(x, ((0, 0), (back, 0)), constant_values=fill)
-            for x, fill in ((position, 0), (segment, -1))
-        )
-        blocks = [
-            _mask(position[:, i : i + FAR_BLOCK], kp[:, i : i + FAR_BLOCK + back],
-                  segment[:, i : i + FAR_BLOCK], ks[:, i : i + FAR_BLOCK + back], span)
-            for i in range(0, s, FAR_BLOCK)
-        ]  # fmt: skip
-        out = [jnp.stack(blocks)]
-    else:
-        out = [
-            _mask(
-                position[:, start:end],
-                position[:, low:end],
-                segment[:, start:end],
-                segment[:, low:end],
-                span,
-            )
-            for low, start, end in far_blocks(span, s)
-        ]
-    return jax.lax.optimization_barrier(out)
+) -> Float[Array, "b Q T"]:
+    """What is added to the scores of each block of queries of a short reach: 0 where the key is
+    seen, else MASKED. Segment 0 is padding. Layers of one span share it, held in memory: integer
+    comparisons for every head in every fusion cost more than reading it."""
+    n, steps = position.shape[1] // NEAR_BLOCK, -(-span.reach // NEAR_BLOCK)
+    qp, qs = (x.reshape(-1, NEAR_BLOCK) for x in (position, segment))
+    kp = _with_history(qp, n, steps, 1, 0)
+    ks = _with_history(qs, n, steps, 1, -1)
+    return jax.lax.optimization_barrier(_mask(qp, kp, qs, ks, span))
 
 
 def _mask(q_position, k_position, q_segment, k_segment, span: Span) -> Float[Array, "*b Q T"]:
@@ -395,33 +364,23 @@ def additive(visible: Bool[Array, "*b"]) -> Float[Array, "*b"]:
     return jnp.where(visible, 0.0, MASKED)
 
 
-def attend_rows(q, k, v, rel, hidden, span: Span):
+def attend_rows(q, k, v, rel, hidden, span: Span) -> Array:
     """Attention over packed rows. q [B,H,S,E], k [B,K,S,E], v [B,K,S,d], rel [B,H,S,extent],
-    `hidden` of `row_masks` -> [B,H,S,d].
+    `hidden` of `hidden_of` -> [B,H,S,d].
 
-    Queries go in blocks, which see the keys from `reach` before them to their own end; nothing else
-    is computed. Short reaches are one batched product over all blocks; long ones a loop whose key
-    ranges grow to the reach.
+    Short reaches are one batched product: each block of queries beside the blocks within its reach.
+    For long ones see tmi/models/far.py.
     """
-    s = q.shape[2]
-    if is_near(span, s):
-        return _attend_near(q, k, v, rel, hidden[0], span, NEAR_BLOCK)
-    if in_loop(s):
-        return _attend_in_loop(q, k, v, rel, hidden[0], loop_reach(span, s), span.kv_block)
-    out = []
-    for (low, start, end), mask in zip(far_blocks(span, s), hidden, strict=True):
-        bias = None if rel is None else toeplitz(rel[:, :, start:end], start - low)
-        out.append(
-            attend(
-                q[:, :, start:end],
-                k[:, :, low:end],
-                v[:, :, low:end].swapaxes(2, 3),
-                bias,
-                mask,
-                span.kv_block,
-            )
-        )
-    return jnp.concatenate(out, axis=2)
+    length = q.shape[2]
+    if is_near(span, length):
+        return _attend_near(q, k, v, rel, hidden, span, NEAR_BLOCK)
+    extent = 0 if rel is None else rel.shape[3]
+    sizes = far.plan(length, span.reach, extent, span.kv_block, numerics.invariant())
+
+    def run(q, k, v, low, *rel) -> typing.Any:
+        return far.attend(q, k, v, rel[0] if rel else None, low, sizes)
+
+    return on_each_device(run, q, k, v, (hidden,), rel)
 
 
 def _with_history(x, n: int, steps: int, axis: int, fill):
@@ -450,30 +409,6 @@ def _attend_near(q, k, v, rel, mask, span: Span, block: int):
     bias = None if rel is None else toeplitz(blocks(rel), steps * block)
     o = attend(blocks(q), keys, values, bias, mask, span.kv_block)
     return o.reshape(b, n, h, block, -1).swapaxes(1, 2).reshape(b, h, s, -1)
-
-
-def _attend_in_loop(q, k, v, rel, masks: Float[Array, "n B Q T"], back: int, kv_block: int):
-    """Blocks one after the other; each keeps nothing but its inputs for the backward pass."""
-    n, size = masks.shape[0], back + FAR_BLOCK
-    keys = jnp.pad(k, ((0, 0), (0, 0), (back, 0), (0, 0)))
-    values = jnp.pad(v, ((0, 0), (0, 0), (back, 0), (0, 0))).swapaxes(2, 3)
-
-    def blocks(x):  # [B, H, S, e] -> [n, B, H, block, e]
-        b, h, _, e = x.shape
-        return jnp.moveaxis(x.reshape(b, h, n, FAR_BLOCK, e), 2, 0)
-
-    @jax.checkpoint
-    def one(args):
-        i, q, mask, rel = args
-        at = i * FAR_BLOCK
-        near = jax.lax.dynamic_slice_in_dim(keys, at, size, axis=2)
-        values_near = jax.lax.dynamic_slice_in_dim(values, at, size, axis=3)
-        bias = None if rel is None else toeplitz(rel, back)
-        return attend(q, near, values_near, bias, mask, kv_block)
-
-    rel = None if rel is None else blocks(rel)
-    o = jax.lax.map(one, (jnp.arange(n), blocks(q), masks, rel))
-    return jnp.moveaxis(o, 0, 2).reshape(q.shape[0], q.shape[1], -1, v.shape[-1])
 
 
 def attend(
@@ -531,24 +466,6 @@ def shared_out(o: Float[Array, "B K gQ d"], total: Float[Array, "B K gQ 1"], hea
     """Sums of weighted values over those of the weights, by heads [B, H, Q, d]."""
     y = o / jnp.maximum(total, 0.5)  # 1 at least, or 0
     return y.reshape(o.shape[0], heads, -1, o.shape[-1])
-
-
-def toeplitz(rel: Float[Array, "B H Q N"], before: int) -> Float[Array, "B H Q T"]:
-    """Bias rows by distance -> bias by key, for the T = before + Q keys that end with the queries'
-    own.
-
-    out[q, t] = rel[q, N - 1 - (before + q - t)] where 0 <= before + q - t < N, else 0 (keys to come
-    too: they are masked elsewhere).
-    By padding and reshaping alone: a gather would be a scatter in the backward pass.
-    """
-    b, h, n, extent = rel.shape
-    x = jnp.pad(rel, ((0, 0), (0, 0), (0, 0), (0, n)))
-    x = x.reshape(b, h, n * (extent + n))[..., : n * (extent + n - 1)]
-    x = x.reshape(b, h, n, extent + n - 1)  # key column c stands for distance extent - 1 + q - c
-    shift = before - (extent - 1)
-    if shift >= 0:
-        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (shift, 0)))
-    return x[..., -shift:]
 
 
 def attention_macs(c: ModelConfig, span: Span, length: int) -> float:

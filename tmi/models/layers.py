@@ -13,13 +13,14 @@ import functools
 import itertools
 import math
 import typing
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tmi import numerics
+from tmi import mesh, numerics
 
 
 class Param(nnx.Param):
@@ -321,17 +322,56 @@ class ShortConv(nnx.Module):
         """Returns the output and the inputs with their history, from which the next state is
         cut."""
         taps = self.taps[...]
-        width = taps.shape[0]
+        more = taps.shape[0] - 1
         x = x.astype(jnp.float32)
+        if state is None and x.shape[1] >= more:
+            return _convolved(x, taps, position), x
         if state is None:
-            state = jnp.zeros((x.shape[0], width - 1, x.shape[2]), x.dtype)
+            state = jnp.zeros((x.shape[0], more, x.shape[2]), x.dtype)
         history = jnp.concatenate([state, x], axis=1)
-        size = x.shape[1]
-        y = x + taps[0] * x
-        for k in range(1, width):
-            past = jax.lax.slice_in_dim(history, width - 1 - k, width - 1 - k + size, axis=1)
-            y = y + taps[k] * jnp.where((position >= k)[..., None], past, 0.0)
-        return y, history
+        return _with_past(x, history, taps, position), history
+
+
+def _with_past(x, history, taps, position):
+    y = x + taps[0] * x
+    for k, past in _shifted(history, taps.shape[0] - 1, x.shape[1]):
+        y = y + taps[k] * jnp.where((position >= k)[..., None], past, 0.0)
+    return y
+
+
+def _shifted(history: Float[Array, "B T D"], more: int, size: int):
+    """(k, the inputs k positions before) for each k from 1."""
+    for k in range(1, more + 1):
+        yield k, jax.lax.slice_in_dim(history, more - k, more - k + size, axis=1)
+
+
+@jax.custom_vjp
+def _convolved(x: Float[Array, "B S D"], taps: Float[Array, "W D"], position: Int[Array, "B S"]):
+    """A row's beginning stands for what is before it, which no tap sees. (Beside zeros XLA for CPUs
+    looks at each number whether it is one of them, both ways.)"""
+    more = taps.shape[0] - 1
+    return _with_past(x, jnp.concatenate([x[:, :more], x], axis=1), taps, position)
+
+
+def _convolved_bwd(saved, g):
+    x, taps, position = saved
+    more, size = taps.shape[0] - 1, x.shape[1]
+    history = jnp.concatenate([x[:, :more], x], axis=1)
+    to_come = jnp.concatenate([g, g[:, :more]], axis=1)
+    of_those = jnp.pad(position, ((0, 0), (0, more)))  # behind the row nobody looks back
+    dx, d_taps = g + taps[0] * g, [jnp.sum(g * x, axis=(0, 1))]
+    for k, past in _shifted(history, more, size):
+        later = jax.lax.slice_in_dim(to_come, k, k + size, axis=1)
+        sees = jax.lax.slice_in_dim(of_those, k, k + size, axis=1) >= k
+        dx = dx + taps[k] * jnp.where(sees[..., None], later, 0.0)
+        seen = jnp.where((position >= k)[..., None], past, 0.0)
+        d_taps.append(jnp.sum(g * seen, axis=(0, 1)))
+    return dx, jnp.stack(d_taps), None
+
+
+_convolved.defvjp(
+    lambda x, taps, position: (_convolved(x, taps, position), (x, taps, position)), _convolved_bwd
+)
 
 
 def next_conv_state(
@@ -378,6 +418,18 @@ class MLP(nnx.Module):
         else:
             y = swiglu(x, self.gate[...], self.up[...], self.down[...])
         return y * self.scale[...] if hasattr(self, "scale") else y
+
+
+def in_memory(make: Callable[[Array], typing.Any], like: Int[Array, "*b"]) -> typing.Any:
+    """`make(like)` of integers that are never negative, held in memory. XLA for CPUs
+    drops barriers before it fuses, and would compute it anew wherever it is read: there a loop
+    holds it."""
+    if jax.default_backend() != "cpu" or mesh.current() is not None:
+        return jax.lax.optimization_barrier(make(like))
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make, like))
+    # XLA does not know that the loop is run once, nor that the index adds nothing.
+    once = jnp.where(like.reshape(-1)[0] >= 0, 1, 0)
+    return jax.lax.fori_loop(0, once, lambda i, _: make(like + jnp.minimum(i, 0)), empty)
 
 
 def fourier_periods(count: int, longest: int) -> tuple[int, ...]:
