@@ -6,12 +6,14 @@ test_extras := data,eval,dev,notebook
 TEST_WORKERS ?= 3
 # XLA brings its own threads; those of the numpy world would only fight with them.
 one_thread := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+# Where libtpu is installed jax would look for a TPU, and wait for it.
+no_tpu := JAX_PLATFORMS=cpu
 export PYTHON
 
-.PHONY: help setup demo talk test test-tpu lint clean
+.PHONY: help setup demo talk test test-tpu test-tpu-all lint clean
 
 help: ## list the commands
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: ## build .venv with what the demo needs
 	@.ci/venv data,eval
@@ -26,13 +28,18 @@ talk: ## stream one held-out session through the shipped checkpoint, in seconds
 
 test: ## run the tests that need no accelerator
 	@.ci/venv $(test_extras)
-	$(one_thread) $(python) -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(no_tpu) $(one_thread) $(python) -m pytest -n $(TEST_WORKERS) --dist loadfile \
+		--no-loadscope-reorder
 
-test-tpu: TEST_WORKERS = 2
-test-tpu: ## compile for TPUs with libtpu (640 MB more); no TPU is needed
+test-tpu test-tpu-all: TEST_WORKERS = 2
+test-tpu: tpu_tests = tpu and not every_chip
+test-tpu: ## compile for a TPU with libtpu (640 MB more); no TPU is needed
+test-tpu-all: tpu_tests = tpu
+test-tpu-all: ## compile all kernels for each kind of TPU
+test-tpu test-tpu-all:
 	@.ci/venv $(test_extras),tpu
-	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(one_thread) \
-		$(python) -m pytest -m tpu -n $(TEST_WORKERS)
+	$(no_tpu) TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(one_thread) \
+		$(python) -m pytest -m "$(tpu_tests)" -n $(TEST_WORKERS)
 
 lint: ## check style (ruff) and types (pyright)
 	@.ci/venv $(test_extras)

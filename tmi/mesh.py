@@ -92,6 +92,11 @@ def current() -> AbstractMesh | None:
     return None if mesh.empty or mesh.size == 1 else mesh
 
 
+def one_cpu() -> bool:
+    """Whether what is traced runs on a CPU alone, whose loops are as fast as batches."""
+    return current() is None and jax.default_backend() == "cpu"
+
+
 def constrain(x: Array, *axes: str | None) -> Array:
     """`x` laid over the current mesh by its logical axes; `x` itself without a mesh."""
     mesh = current()

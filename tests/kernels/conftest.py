@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-CHIPS = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
+# `make test-tpu` compiles for the first, which has the least memory, `make test-tpu-all` for all.
+FURTHER = ("v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
+CHIPS = ("v5e:2x2", *(pytest.param(chip, marks=pytest.mark.every_chip) for chip in FURTHER))
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from experiments import nano, tml_small
+from tests.kernels.conftest import CHIPS
 from tmi import config as config_lib
 from tmi.mesh import on
 from tmi.microturn import layout
@@ -371,9 +372,6 @@ def test_a_mesh_divides_rows_and_heads(quickly):
         got = jax.jit(on(mesh, run))(*args)
     assert len(got.sharding.device_set) == 4
     np.testing.assert_allclose(got, jax.jit(run)(*args), atol=1e-6)
-
-
-CHIPS = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
 
 
 def compiled(chip, shape, dtype, op):

@@ -286,9 +286,10 @@ def test_blocks_of_queries_one_by_one_agree_with_all_at_once(span, policy):
         return numerics.jit(policy, jax.value_and_grad(run, argnums=(0, 1, 2, 3), has_aux=True))
 
     (_, want), want_grads = loss(once)(*args)
-    (_, y), grads = loss(lambda *args: far.attend(*args, low, sizes))(*args)
-    np.testing.assert_allclose(y, want, atol=1e-5)
-    if policy == "invariant":
-        np.testing.assert_array_equal(y, want)
-    for a, b in zip(grads, want_grads, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
+    for f in (far.attend, attention._attend_together):
+        (_, y), grads = loss(lambda *args, f=f: f(*args, low, sizes))(*args)
+        np.testing.assert_allclose(y, want, atol=1e-5)
+        if policy == "invariant":
+            np.testing.assert_array_equal(y, want)
+        for a, b in zip(grads, want_grads, strict=True):
+            np.testing.assert_allclose(a, b, atol=2e-5)

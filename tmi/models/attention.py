@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from tmi import numerics
 from tmi.config import ModelConfig
-from tmi.mesh import constrain, current, current_rules
+from tmi.mesh import constrain, current, current_rules, one_cpu
 from tmi.microturn import Layout
 from tmi.models import far, lora
 from tmi.models.far import MASKED, toeplitz
@@ -320,26 +320,20 @@ def hidden_of(c: ModelConfig, position: Int[Array, "B S"], segment: Int[Array, "
 
 
 def by_kernel(q, k, v, rel, position, segment, span: Span, implementation: str):
-    """`attend_rows` by tmi_kernels.attention."""
+    """`attend_rows` by tmi_kernels.attention; on a mesh each device has whole rows of its heads."""
 
     def run(q, k, v, position, segment, *rel):
         bias = rel[0] if rel else None
         return attention(q, k, v, bias, position, segment, span, implementation=implementation)
 
-    return on_each_device(run, q, k, v, (position, segment), rel)
-
-
-def on_each_device(run, q, k, v, rows: tuple[Int[Array, "B S"], ...], rel):
-    """`run(q, k, v, *rows, rel if there is one)`; on a mesh each device has whole rows of its
-    heads."""
     mesh, bias = current(), () if rel is None else (rel,)
     if mesh is not None:
         # Query heads go where their key heads are.
         by_head = current_rules().spec(("batch", "attended_heads", None, None), k.shape, mesh)
         by_row = PartitionSpec(by_head[0])
-        specs = (by_head,) * 3 + (by_row,) * len(rows) + (by_head,) * len(bias)
+        specs = (by_head,) * 3 + (by_row,) * 2 + (by_head,) * len(bias)
         run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=by_head, check_vma=False)
-    return run(q, k, v, *rows, *bias)
+    return run(q, k, v, position, segment, *bias)
 
 
 def row_mask(
@@ -369,18 +363,15 @@ def attend_rows(q, k, v, rel, hidden, span: Span) -> Array:
     `hidden` of `hidden_of` -> [B,H,S,d].
 
     Short reaches are one batched product: each block of queries beside the blocks within its reach.
-    For long ones see tmi/models/far.py.
+    For long ones see tmi/models/far.py; accelerators and meshes take all rows together.
     """
     length = q.shape[2]
     if is_near(span, length):
         return _attend_near(q, k, v, rel, hidden, span, NEAR_BLOCK)
     extent = 0 if rel is None else rel.shape[3]
     sizes = far.plan(length, span.reach, extent, span.kv_block, numerics.invariant())
-
-    def run(q, k, v, low, *rel) -> typing.Any:
-        return far.attend(q, k, v, rel[0] if rel else None, low, sizes)
-
-    return on_each_device(run, q, k, v, (hidden,), rel)
+    one: typing.Any = far.attend
+    return (one if one_cpu() else _attend_together)(q, k, v, rel, hidden, sizes)
 
 
 def _with_history(x, n: int, steps: int, axis: int, fill):
@@ -409,6 +400,35 @@ def _attend_near(q, k, v, rel, mask, span: Span, block: int):
     bias = None if rel is None else toeplitz(blocks(rel), steps * block)
     o = attend(blocks(q), keys, values, bias, mask, span.kv_block)
     return o.reshape(b, n, h, block, -1).swapaxes(1, 2).reshape(b, h, s, -1)
+
+
+def _attend_together(q, k, v, rel, low: Int[Array, "B S"], p: far.Plan):
+    """As `far.attend`: a block of queries of all rows at a time, with as many keys as one of them
+    may see. It keeps nothing but its inputs for the backward pass."""
+    b, h, s, _ = q.shape
+    size = p.queries + p.before
+    keys, values = (jnp.pad(x, ((0, 0), (0, 0), (p.before, 0), (0, 0))) for x in (k, v))
+    values = values.swapaxes(2, 3)
+
+    def blocks(x, axis: int):  # [.., S, ..] -> [n, .., queries, ..]
+        x = x.reshape(*x.shape[:axis], -1, p.queries, *x.shape[axis + 1 :])
+        return jnp.moveaxis(x, axis, 0)
+
+    @jax.checkpoint
+    def one(args):
+        at, q, low, rel = args
+        near = jax.lax.dynamic_slice_in_dim(keys, at, size, axis=2)
+        values_near = jax.lax.dynamic_slice_in_dim(values, at, size, axis=3)
+        bias = None if rel is None else toeplitz(rel, p.before)
+        key = at - p.before + jnp.arange(size, dtype=jnp.int32)
+        query = at + jnp.arange(p.queries, dtype=jnp.int32)
+        visible = (key >= low[..., None]) & (key <= query[:, None])
+        return attend(q, near, values_near, bias, additive(visible), p.order)
+
+    rel = None if rel is None else blocks(rel, 2)
+    at = jnp.arange(0, s, p.queries, dtype=jnp.int32)
+    o = jax.lax.map(one, (at, blocks(q, 2), blocks(low, 1), rel))
+    return jnp.moveaxis(o, 0, 2).reshape(b, h, s, -1)
 
 
 def attend(

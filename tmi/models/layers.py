@@ -424,7 +424,7 @@ def in_memory(make: Callable[[Array], typing.Any], like: Int[Array, "*b"]) -> ty
     """`make(like)` of integers that are never negative, held in memory. XLA for CPUs
     drops barriers before it fuses, and would compute it anew wherever it is read: there a loop
     holds it."""
-    if jax.default_backend() != "cpu" or mesh.current() is not None:
+    if not mesh.one_cpu():
         return jax.lax.optimization_barrier(make(like))
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(make, like))
     # XLA does not know that the loop is run once, nor that the index adds nothing.

@@ -39,7 +39,7 @@ def of_those(count: Int[Array, " B"], size: int, f: Callable[..., Array], *args:
     accelerators it is a batch."""
     rows = args[0].shape[2]
     together = size <= PIECE if len(count) == 1 else len(count) <= MANY
-    if together or not one_by_one():
+    if together or not mesh.one_cpu():
         return f(rows, None, *args)
     # Few rows first, then more, then none. Two loops, not a choice in one: XLA gives each of its
     # threads a share of what is done in a loop, but not of what is done in a branch.
@@ -206,7 +206,7 @@ def ring_bias(
         lambda x, start: jax.lax.dynamic_slice_in_dim(x, start, count * block, axis=-1)
     )(near, most - behind)
     here = (first[:, None] + jnp.arange(count)) % (size // block)  # [B, count]
-    if one_by_one() and size > PIECE:
+    if mesh.one_cpu() and size > PIECE:
 
         def put(i, out):
             b, j = i // count, i % count
@@ -222,8 +222,3 @@ def ring_bias(
         hit = (jnp.arange(size // block) == here[:, j, None])[:, None, None, :, None]
         out = out + jnp.where(hit, near[..., None, j * block : (j + 1) * block], 0.0)
     return out.reshape(*rel.shape[:3], size)
-
-
-def one_by_one() -> bool:
-    """Whether sessions are served by a CPU that has them all: its loops are as fast as batches."""
-    return mesh.current() is None and jax.default_backend() == "cpu"
