@@ -32,10 +32,10 @@ test: ## run the tests that need no accelerator
 		--no-loadscope-reorder
 
 test-tpu test-tpu-all: TEST_WORKERS = 2
-test-tpu: tpu_tests = tpu and not every_chip
+test-tpu: tpu_tests = tpu and not tpu_all
 test-tpu: ## compile for a TPU with libtpu (640 MB more); no TPU is needed
 test-tpu-all: tpu_tests = tpu
-test-tpu-all: ## compile all kernels for each kind of TPU
+test-tpu-all: ## compile kernels of all shapes for each kind of TPU
 test-tpu test-tpu-all:
 	@.ci/venv $(test_extras),tpu
 	$(no_tpu) TPU_SKIP_MDS_QUERY=1 ALLOW_MULTIPLE_LIBTPU_LOAD=1 $(one_thread) \

@@ -7,9 +7,19 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-# `make test-tpu` compiles for the first, which has the least memory, `make test-tpu-all` for all.
+# `make test-tpu` compiles nano's shapes for the first chip, which has the least memory, and
+# `make test-tpu-all` all shapes for all.
 FURTHER = ("v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
-CHIPS = ("v5e:2x2", *(pytest.param(chip, marks=pytest.mark.every_chip) for chip in FURTHER))
+CHIPS = ("v5e:2x2", *(pytest.param(chip, marks=pytest.mark.tpu_all) for chip in FURTHER))
+
+
+def shapes(table):
+    """Those of a table by name, to be compiled for TPUs."""
+    further = pytest.mark.tpu_all
+    return [
+        pytest.param(shape, id=name, marks=() if name.startswith("nano") else further)
+        for name, shape in table.items()
+    ]
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from experiments import nano, tml_small
-from tests.kernels.conftest import CHIPS
+from tests.kernels.conftest import CHIPS, shapes
 from tmi import config as config_lib
 from tmi.mesh import on
 from tmi.microturn import layout
@@ -415,7 +415,7 @@ def op_f32(run, *args):
 
 @pytest.mark.tpu
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32], ids=["bf16", "f32"])
-@pytest.mark.parametrize("shape", ATTENTION.values(), ids=ATTENTION)
+@pytest.mark.parametrize("shape", shapes(ATTENTION))
 @pytest.mark.parametrize("chip", CHIPS)
 def test_it_compiles_for_tpus(chip, shape, dtype):
     training = compiled(chip, shape, dtype, attention)

@@ -11,6 +11,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from experiments import nano, tml_small
+from tests.kernels.conftest import shapes
 from tmi_kernels import tiles
 from tmi_kernels.dot import dot, pallas_tpu
 from tmi_kernels.shapes import DOT, DotShape
@@ -172,7 +173,7 @@ def test_named_shapes_are_those_of_the_configs():
 
 @pytest.mark.tpu
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("shape", DOT.values(), ids=DOT)
+@pytest.mark.parametrize("shape", shapes(DOT))
 def test_it_compiles_for_tpus(shape, dtype, compile_for_tpu):
     args = (((shape.rows, shape.width), dtype), ((shape.out, shape.width), dtype))
     run = functools.partial(dot, implementation="pallas_tpu")

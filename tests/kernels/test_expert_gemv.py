@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import nano
+from tests.kernels.conftest import shapes
 from tmi import config as config_lib
 from tmi.models import moe
 from tmi_kernels.expert_gemv import IMPLEMENTATIONS, expert_gemv, pallas_tpu
@@ -175,7 +176,7 @@ def test_the_model_names_the_implementation():
 
 @pytest.mark.tpu
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("shape", EXPERT_GEMV.values(), ids=EXPERT_GEMV)
+@pytest.mark.parametrize("shape", shapes(EXPERT_GEMV))
 def test_it_compiles_for_tpus(shape, dtype, compile_for_tpu):
     t, n, e, f, d = shape.rows, shape.choices, shape.experts, shape.expert_width, shape.width
     if dtype == jnp.float32 and e > 64:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments import nano, tml_small
+from tests.kernels.conftest import shapes
 from tmi import config as config_lib
 from tmi.models import exchange, grouped, moe
 from tmi_kernels.expert_gemv import expert_gemv
@@ -265,7 +266,7 @@ def test_named_shapes_are_those_of_the_configs():
 
 @pytest.mark.tpu
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("shape", RAGGED_DOT.values(), ids=RAGGED_DOT)
+@pytest.mark.parametrize("shape", shapes(RAGGED_DOT))
 def test_it_compiles_for_tpus(shape, dtype, compile_for_tpu):
     s = shape
     args = (
