@@ -21,13 +21,15 @@ from tmi.data.batch import empty_batch
 from tmi.mesh import RULES, ShardingRules, on
 from tmi.microturn import EOM_ID, Stream
 from tmi.models import tree
-from tmi.train.step import init_state, train_step
+from tmi.train.checkpoint import Checkpoints, make_info
+from tmi.train.step import init_state, state_of, train_step
 
 
 def config_with(mesh=(1, 1, 1, 1, 1)):
     view = debug.get_config()
     # One layer, a mixture: it compiles the fastest.
     view.model.num_layers, view.model.num_dense_layers, view.model.num_experts = 1, 0, 4
+    view.optimizer.warmup_steps = 0  # else the first step would move nothing
     config = config_lib.from_config_dict(view)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, mesh=mesh))
 
@@ -124,17 +126,16 @@ def batch_for(config):
     return batch
 
 
-def one_step(config, params):
-    """Parameters and metrics after a step from `params`, which lie as the config's mesh wants."""
+def one_step(config, folder):
+    """State and metrics after a step from the checkpoint in `folder`, restored onto the config's
+    mesh."""
     mesh = sharding.make_mesh(config)
-    state = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
-    states = sharding.state_shardings(config, state, mesh)
+    like = jax.eval_shape(functools.partial(init_state, config), jax.random.key(0))
+    states = sharding.state_shardings(config, like, mesh)
     rows = sharding.batch_shardings(config, mesh)
-    params = jax.device_put(params, sharding.param_shardings(config, mesh))
-    state = jax.jit(
-        lambda p: init_state(config, jax.random.key(0))._replace(params=p, ema=p),
-        out_shardings=states,
-    )(params)
+    saved = Checkpoints(folder)
+    state = saved.restore(jax.tree.map(with_sharding, like, states))
+    saved.close()
     step = numerics.jit(
         "fast",
         on(mesh, functools.partial(train_step, config)),
@@ -142,16 +143,24 @@ def one_step(config, params):
         out_shardings=(states, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    state, metrics = step(state, jax.device_put(batch_for(config), rows))
-    return jax.device_get((state.params, metrics)), state
+    return step(state, jax.device_put(batch_for(config), rows))
+
+
+def with_sharding(x, sharding):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 @pytest.fixture(scope="module")
-def checkpoint():
-    """Parameters, and those after a step on one device."""
-    config = config_with()
-    params = jax.device_get(tree.init(config, jax.random.key(0)))
-    return params, one_step(config, params)[0]
+def checkpoint(tmp_path_factory):
+    """A workdir with the first state; parameters, and the state and metrics after a step on one
+    device."""
+    config, folder = config_with(), tmp_path_factory.mktemp("checkpoint")
+    params = tree.init(config, jax.random.key(0))
+    saved = Checkpoints(folder)
+    saved.save(state_of(config, params), make_info(config, 0, None, [], {}))
+    saved.wait()
+    saved.close()
+    return folder, *jax.device_get((params, one_step(config, folder)))
 
 
 @pytest.mark.parametrize(
@@ -163,17 +172,31 @@ def checkpoint():
     ],
 )
 def test_a_step_on_eight_devices_equals_a_step_on_one(checkpoint, sizes, model):
-    start, (params, metrics) = checkpoint
+    folder, start, (one, metrics) = checkpoint
     config = config_with(sizes)
     chunks = dataclasses.replace(config.train, loss_chunks=4 if sizes[4] == 1 else 1)
     model = dataclasses.replace(config.model, **model)
     config = dataclasses.replace(config, model=model, train=chunks)
-    (sharded, sharded_metrics), state = one_step(config, start)
-    gate = state.params["transformer.layers.0.mlp.gate"].sharding.spec
-    assert gate == RULES.spec(("experts", "mlp", "embed"), start[
-        "transformer.layers.0.mlp.gate"].shape, sharding.make_mesh(config))  # fmt: skip
+    state, sharded_metrics = one_step(config, folder)
+    name = "transformer.layers.0.mlp.gate"
+    gate = state.params[name].sharding.spec
+    mesh = sharding.make_mesh(config)
+    assert gate == RULES.spec(("experts", "mlp", "embed"), start[name].shape, mesh)
     assert gate[0] == ("expert" if sizes[2] > 1 else None)
+    sharded, sharded_metrics = jax.device_get((state, sharded_metrics))
     for name, value in metrics.items():
         np.testing.assert_allclose(sharded_metrics[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
-    for name, value in params.items():
-        np.testing.assert_allclose(sharded[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+    # After a first step the moments are the gradients (times 1 - b1, clipped), array by array.
+    moments = jax.tree_util.tree_leaves_with_path(one.opt)
+    compared = 0
+    for (path, value), other in zip(moments, jax.tree.leaves(sharded.opt), strict=True):
+        if np.ndim(value):
+            scale = np.abs(value).max()
+            np.testing.assert_allclose(
+                other, value, rtol=0, atol=2e-4 * scale, err_msg=jax.tree_util.keystr(path)
+            )
+            compared += scale > 0
+    assert compared > len(tree.trained_names(config))  # Adam has two of an array
+    for name, value in one.params.items():
+        moved, other = value - start[name], sharded.params[name] - start[name]
+        assert np.linalg.norm(other - moved) <= 0.02 * np.linalg.norm(moved), name

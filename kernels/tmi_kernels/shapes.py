@@ -62,6 +62,8 @@ RAGGED_DOT = {
 EXPERT_GEMV = {
     # experiments/nano.py: 8 routed experts, 2 a row.
     "nano": ExpertShape(rows=2, width=192, experts=8, expert_width=80, choices=2),
+    # 64 experts in a model that uses a billion parameters a position, as in RAGGED_DOT.
+    "1b": ExpertShape(rows=8, width=2048, experts=64, expert_width=1024, choices=4),
     # The published block: 256 routed experts, 6 a row.
     "tml_small": ExpertShape(rows=16, width=4096, experts=256, expert_width=2048, choices=6),
 }

@@ -75,6 +75,12 @@ def test_rows_do_not_see_each_other():
     assert not np.isfinite(beside[1:]).any()
 
 
+def test_no_copy_races(race_free, quickly):
+    args = arguments(SMALL)
+    got = race_free(lambda mode: pallas_tpu.expert_gemv(*args, interpret=mode))
+    np.testing.assert_allclose(got, expert_gemv(*args), rtol=1e-5, atol=1e-5)
+
+
 slots = jax.jit(pallas_tpu.schedule, static_argnums=1)
 
 
