@@ -16,7 +16,7 @@ import numpy as np
 import scipy.signal
 import soxr
 
-from data_pipelines import espeak, model_voice
+from data_pipelines import espeak, flite, model_voice
 from data_pipelines.alignment import (
     SAMPLE_RATE,
     Word,
@@ -27,7 +27,14 @@ from data_pipelines.alignment import (
     words_from_onsets,
 )
 from data_pipelines.voice_bank import VoiceBank
-from data_pipelines.voices import UserVoice, sample_bank_voice, sample_voice
+from data_pipelines.voices import (
+    FLITE,
+    FLITE_WORDS_A_MINUTE,
+    UserVoice,
+    sample_bank_voice,
+    sample_flite_voice,
+    sample_voice,
+)
 
 MODEL_LEVEL_DB = -23.0
 # Said apart from what follows them. In one rendering the melody of "the answer is" tells which one
@@ -92,6 +99,7 @@ class Speech:
         length_scale: float = LENGTH_SCALE,
         bank: VoiceBank | None = None,
         memory_items: int = 1024,
+        flite_share: float = 0.0,
     ):
         """Opens nothing yet: engines load when they are first used.
 
@@ -100,12 +108,13 @@ class Speech:
           length_scale: of the model's durations; below 1 is faster.
           bank: replaces the synthesiser of the users' voices.
           memory_items: how many of the model's utterances stay in memory.
+          flite_share: of the train split's voices, how many are flite's.
         """
         default = os.environ.get("TMI_CACHE") or Path.home() / ".cache" / "tmi" / "speech"
         tag = f"joe-{model_voice.VERSION}-{length_scale:g}"
         self.cache_dir = Path(cache_dir if cache_dir is not None else default) / tag
         self.length_scale = length_scale
-        self.bank = bank
+        self.bank, self.flite_share = bank, flite_share
         self._model_memory = _Recent(memory_items)
         self._user_memory = _Recent(_USER_MEMORY)
 
@@ -113,6 +122,8 @@ class Speech:
         """A user voice: one of the bank's if there is a bank, else of the split's pool."""
         if self.bank is not None:
             return sample_bank_voice(rng, self.bank.voices)
+        if self.flite_share and rng.random() < self.flite_share:
+            return sample_flite_voice(rng)
         return sample_voice(rng, split)
 
     def user(self, text: str, voice: UserVoice) -> Utterance:
@@ -190,12 +201,12 @@ def render_user(text: str, voice: UserVoice) -> Utterance:
     Raises:
       ValueError: unknown accent or variant, or nothing that sounds.
     """
-    wave, words = _espeak(text, voice)
+    wave, words = _synthesised(text, voice)
     return Utterance(_at_level(wave, voice.level_db), words, text)
 
 
 def _references(text: str) -> list[tuple[np.ndarray, tuple[Word, ...]]]:
-    return [_espeak(text, voice) for voice in _REFERENCES]
+    return [_synthesised(text, voice) for voice in _REFERENCES]
 
 
 def _check(text: str) -> None:
@@ -203,18 +214,28 @@ def _check(text: str) -> None:
         raise ValueError(f"nothing to say in {text!r}: it needs at least one word")
 
 
-def _espeak(text: str, voice: UserVoice) -> tuple[np.ndarray, tuple[Word, ...]]:
+def _synthesised(text: str, voice: UserVoice) -> tuple[np.ndarray, tuple[Word, ...]]:
     """Trimmed wave and words; the warp is a change of the rate the samples are taken to have."""
-    wave, events = espeak.synthesise(
-        text,
-        voice.accent,
-        voice.variant,
-        rate=int(np.clip(round(voice.rate / voice.warp), 80, 450)),
-        pitch=voice.pitch,
-        pitch_range=voice.pitch_range,
-        seed=voice.seed,
-    )
-    rate = espeak.SAMPLE_RATE * voice.warp
+    if voice.accent == FLITE:
+        wave, events = flite.synthesise(
+            text,
+            voice.variant,
+            stretch=FLITE_WORDS_A_MINUTE * voice.warp / voice.rate,
+            pitch=1.6 ** ((voice.pitch - 50) / 50) / voice.warp,
+            seed=voice.seed,
+        )
+        rate = flite.SAMPLE_RATE * voice.warp
+    else:
+        wave, events = espeak.synthesise(
+            text,
+            voice.accent,
+            voice.variant,
+            rate=int(np.clip(round(voice.rate / voice.warp), 80, 450)),
+            pitch=voice.pitch,
+            pitch_range=voice.pitch_range,
+            seed=voice.seed,
+        )
+        rate = espeak.SAMPLE_RATE * voice.warp
     wave = soxr.resample(wave.astype(np.float32) / 32768, rate, SAMPLE_RATE, quality="MQ")
     starts = _starts(text, [(s / rate, c) for s, c in events], len(wave))
     # Trimmed after the filter, which may take a last hiss away.
@@ -222,9 +243,9 @@ def _espeak(text: str, voice: UserVoice) -> tuple[np.ndarray, tuple[Word, ...]]:
 
 
 def _starts(text: str, events: list[tuple[float, int]], samples: int) -> list[float]:
-    """Start of each word of `text` by espeak-ng's events, (time in s, character).
+    """Start of each word of `text` by an engine's events, (time in s, character).
 
-    espeak-ng may split a token ("twenty-one") or merge some ("of the"): a word without an event
+    An engine may split a token ("twenty-one") or merge some ("of the"): a word without an event
     shares its neighbours' time by the letters between them.
     """
     words = tokens(text)

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from data_pipelines import rooms, skills, splits, video, voices
+from data_pipelines import flite, rooms, skills, splits, video, voices
 from data_pipelines.phrases import SHARED, SIDE_TALK
 from data_pipelines.session import Conflict, Session
 from data_pipelines.speech import Speech
@@ -53,6 +53,7 @@ class Job:
     voice_bank: str = ""
     cache: str = ""
     clean: bool = False
+    flite_share: float = 0.0  # of the users' voices
 
     @property
     def shards(self) -> list[tuple[int, range]]:
@@ -68,7 +69,7 @@ class Generator:
     def __init__(self, job: Job):
         self.job = job
         bank = VoiceBank(job.voice_bank) if job.voice_bank else None
-        self.speech = Speech(cache_dir=job.cache or None, bank=bank)
+        self.speech = Speech(job.cache or None, bank=bank, flite_share=job.flite_share)
         self.skills, self.mixture = skills.choose(job.skills), skills.mixture(job.skills)
         self.lay = layout(clock(job.microturn_seconds))
 
@@ -305,6 +306,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     p.add_argument("--max_seconds", type=float, default=58.0)
     p.add_argument("--microturn_seconds", type=float, default=0.2, help="the clock of the targets")
     p.add_argument("--voice_bank", default="", help="directory of recorded voices")
+    p.add_argument(
+        "--flite_share",
+        type=float,
+        default=0.0,
+        help="of the train split's voices, how many are of flite, a second engine (apt install "
+        "flite)",
+    )
     p.add_argument("--cache", default="", help="for the model's phrases; by default $TMI_CACHE")
     p.add_argument("--clean", action="store_true", help="no rooms and no noise")
     p.add_argument("--list_phrases", action="store_true", help="print what users say and end")
@@ -327,11 +335,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = "needed: --out=DIR, --sessions >= 1 and 8 <= min_seconds <= max_seconds"
         print(f"error: {message}", file=sys.stderr)
         return 2
+    if a.flite_share:
+        try:
+            if not (0 < a.flite_share <= 1 and a.split == "train" and not a.voice_bank):
+                raise ValueError(
+                    f"--flite_share={a.flite_share}: accepted is a share up to 1 of --split=train "
+                    "without --voice_bank; what other splits hear is never trained on"
+                )
+            flite.check()
+        except (ValueError, ImportError) as e:
+            print(f"error: {e}", file=sys.stderr)
+            return 2
     if a.voice_bank:
         report_missing(VoiceBank(a.voice_bank), texts)
     job = Job(
         a.out, a.split, a.seed, a.sessions, a.skills, a.min_seconds, a.max_seconds,
-        a.microturn_seconds, a.voice_bank, a.cache, a.clean,
+        a.microturn_seconds, a.voice_bank, a.cache, a.clean, a.flite_share,
     )  # fmt: skip
     m = render(job, a.workers)
     print(

@@ -1,8 +1,9 @@
 """User voices: what varies between speakers, and which voices belong to which split.
 
 A voice is an espeak-ng accent and variant plus what no variant covers: tempo, pitch, vocal-tract
-length (a spectral warp), the band a telephone or a cheap microphone leaves, and level. The model's
-own voice is another engine's and is in none of the pools.
+length (a spectral warp), the band a telephone or a cheap microphone leaves, and level. Corpora for
+training may mix in voices of a second engine (flite.py). The model's own voice is a third one's and
+is in none of the pools.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import hashlib
 
 import numpy as np
 
-from data_pipelines import timbres
+from data_pipelines import flite, timbres
 
 SPLITS = ("train", "dev", "eval")
 
@@ -39,6 +40,8 @@ _FAMILIES = (
     "rob", "robert", "robosoft robosoft2 robosoft3 robosoft4 robosoft5 robosoft7", "sandro",
     "steph steph2 steph3", "victor", "whisper",
 )  # fmt: skip
+FLITE = "flite"  # in place of an accent
+FLITE_WORDS_A_MINUTE = 170  # of its voices unstretched
 DRAWN_SHARE = 0.75  # of the train split's speakers: a timbre made at random
 
 
@@ -47,8 +50,9 @@ class UserVoice:
     """One speaker. Fields after `variant` vary freely within a split.
 
     Attributes:
-      accent: espeak-ng language file, one of `ACCENTS`; "" for a voice of a bank.
-      variant: espeak-ng variant; "" for a voice of a bank.
+      accent: espeak-ng language file, one of `ACCENTS`; "" for a voice of a bank; FLITE for one of
+        flite's.
+      variant: espeak-ng variant, or flite's voice; "" for a voice of a bank.
       rate: words a minute (ignored for a voice of a bank).
       pitch: 0 to 99, 50 is the variant's own (ignored for a voice of a bank).
       pitch_range: 0 (monotone) to 99 (ignored for a voice of a bank).
@@ -126,6 +130,17 @@ def sample_voice(rng: np.random.Generator, split: str) -> UserVoice:
         pitch=int(rng.integers(25, 76)),
         pitch_range=int(rng.integers(25, 76)),
         **_sample_channel(rng, max_warp=0.13),
+    )
+
+
+def sample_flite_voice(rng: np.random.Generator) -> UserVoice:
+    """Draws a speaker of flite's training voices: there are few, so more of them is varied."""
+    return UserVoice(
+        accent=FLITE,
+        variant=flite.TRAIN_VOICES[rng.integers(len(flite.TRAIN_VOICES))],
+        rate=int(rng.integers(130, 216)),
+        pitch=int(rng.integers(20, 81)),
+        **_sample_channel(rng, max_warp=0.22),
     )
 
 
