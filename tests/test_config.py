@@ -86,6 +86,14 @@ def test_a_whole_number_is_a_float():
         (r"train\.mesh=\(1, 1\) .*five sizes", {"train__mesh": (1, 1)}),
         (r"data\.batch_size=4 .*data x fsdp", {"train__mesh": (3, 1, 1, 1, 1)}),
         (r"video\.stem_channels=\(1, 2\) .*three", {"video__stem_channels": (1, 2)}),
+        (
+            r"model\.dtype='bfloat16' .*'float32' where model\.numerics",
+            {"model__numerics": "invariant", "model__dtype": "bfloat16"},
+        ),
+        (
+            r"model\.grouped='ragged_dot' .*'tiles' with",
+            {"model__numerics": "invariant", "model__grouped": "ragged_dot"},
+        ),
         (r"speech\.fmax=9000\.0 .*half", {"speech__fmax": 9000.0}),
         (r"optimizer\.ema=1\.5 .*between 0 and 1", {"optimizer__ema": 1.5}),
         (r"flow\.t_mean=nan .*finite", {"flow__t_mean": float("nan")}),

@@ -140,7 +140,9 @@ class ModelConfig:
     grouped: str = "tiles"
     expert_exchange: str = "padded"  # on a mesh with experts: 'padded' | 'ragged' | 'ring'
     experts: str = "reference"  # decode experts (tmi_kernels): 'reference' | 'pallas_tpu'
-    attention_kernel: str = "reference"  # of training rows: 'reference' (XLA) | 'pallas_tpu'
+    # Attention, of training rows and over a cache alike: 'reference' (XLA) | 'pallas_tpu'
+    # (tmi_kernels, the same bits for both).
+    attention_kernel: str = "reference"
     scan_layers: bool = False  # equal layers share one compiled body, their weights stacked
     numerics: str = "fast"  # 'invariant': bits depend on a session's history alone | 'fast'
     dtype: str = "float32"  # of activations and products; parameters are f32 in training

@@ -155,6 +155,22 @@ NAMES = {  # what a field of few values accepts
 }
 
 
+def _validate_numerics(m: ModelConfig) -> None:
+    """What is not shown to keep its bits (docs/LOG.md) may not promise to."""
+    if m.numerics != "invariant":
+        return
+    _require(
+        m.dtype == "float32", "model.dtype", m.dtype,
+        "'float32' where model.numerics='invariant': in bfloat16 bits differ between calls",
+    )  # fmt: skip
+    pair = {"tiles": "reference", "pallas_tpu": "pallas_tpu"}
+    _require(
+        pair.get(m.grouped) == m.experts, "model.grouped", m.grouped,
+        "where model.numerics='invariant' 'tiles' with model.experts='reference', or 'pallas_tpu' "
+        "for both: products of many rows and of few must be the same",
+    )  # fmt: skip
+
+
 def validate(c: Config) -> None:
     """Raises ConfigError, naming the field and what is accepted, unless `c` can run."""
     for field, names in NAMES.items():
@@ -213,6 +229,7 @@ def validate(c: Config) -> None:
         "between 0 and model.num_layers",
     )
     _validate_layers(m)
+    _validate_numerics(m)
     _require(
         c.text.unpadded_vocab_size <= c.text.vocab_size, "text.unpadded_vocab_size",
         c.text.unpadded_vocab_size, f"0 (off) to text.vocab_size={c.text.vocab_size}",

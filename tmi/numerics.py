@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jaxtyping import Array
 
 POLICIES = ("invariant", "fast")
@@ -81,8 +82,15 @@ def by_config(f: Callable) -> Callable:
 
 
 def jit(policy: str, f: Callable, **kwargs):
-    """`jax.jit` of what follows a policy, for the devices that jax computes on by default."""
-    options = None
-    if policy == "invariant" and jax.default_backend() == "cpu":
+    """`jax.jit` of what follows a policy, for the devices that jax computes on by default. Warns
+    once where these are not known to keep the bits of 'invariant'."""
+    options, backend = None, jax.default_backend()
+    if policy == "invariant" and backend == "cpu":
         options = PRODUCTS_ALONE
+    elif policy == "invariant":
+        logging.log_first_n(
+            logging.WARNING,
+            "model.numerics='invariant' is shown to hold on CPUs alone: on %s sessions may differ "
+            "in their last bits between calls. 'fast' promises nothing and says so.", 1, backend,
+        )  # fmt: skip
     return jax.jit(f, compiler_options=options, **kwargs)

@@ -3,6 +3,7 @@ chunks it came in, its neighbours in batch or row, the capacity of a cache, a gr
 
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.conftest import small_config
-from tmi import numerics
+from tmi import config_rules, numerics
 from tmi.models import layers, ring, tree
 from tmi.models.cache import init_cache
 from tmi.models.transformer import spans
@@ -120,6 +121,30 @@ def equal(a, b):
 def forever(values):
     while True:
         yield from values
+
+
+def test_kernels_of_training_and_decoding_give_the_same_bits(monkeypatch):
+    """Attention by the TPU's kernels, step by step on this machine, all else as it is here."""
+    kernel = "pallas_tpu_interpret"
+    accepted = {**config_rules.NAMES, "model.attention_kernel": ("reference", kernel)}
+    monkeypatch.setattr(config_rules, "NAMES", accepted)
+    monkeypatch.setattr(sys.modules[__name__], "ROW", 128)  # its steps are slow here
+    config = small_config(numerics="invariant", attention_kernel=kernel)
+    params = tree.init(config, jax.random.key(0))
+    one, two = (session(config, seed, length) for seed, length in ((0, 70), (1, 40)))
+    packed, starts = row_of(config, [two, one])
+
+    def forward(model, *row):
+        out = model.transformer(*row)
+        return out.taps.states, model.unembed(out.hidden)
+
+    want = [np.asarray(y)[0] for y in jit(config, forward)(params, *packed)]
+    sizes = forever([16, 1, 7])
+    for found, start in zip(
+        stream(appending(config), config, params, [one, two], sizes, 16, 16), starts[::-1],
+        strict=True,
+    ):  # fmt: skip
+        equal(found, [y[start : start + len(found[0])] for y in want])
 
 
 @settings(max_examples=8, deadline=None)

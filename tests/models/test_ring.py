@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tmi import config, mesh
 from tmi.models import cache, ring
 from tmi.models.attention import Span
 
@@ -84,3 +85,30 @@ def test_pieces_of_a_ring_are_the_whole(length, seed):
     keys = jnp.where((held < 0)[:, None, None], 1e3, keys)
     at_once, in_pieces = attended(q, keys, values, rel, length[:, None] + jnp.arange(ROWS), held)
     np.testing.assert_allclose(in_pieces, at_once, atol=1e-5)
+
+
+def test_a_kernel_has_whole_rings_of_its_heads_on_a_mesh():
+    span = Span(0, 4, 16)
+    rng = np.random.default_rng(0)
+    q, k, v, rel, keys, values = (
+        jnp.asarray(rng.normal(size=(2, *shape)), jnp.float32)
+        for shape in (
+            (HEADS, 16, E), (KV, 16, E), (KV, 16, D), (HEADS, 16, EXTENT), (KV, 96, E), (KV, 96, D),
+        )
+    )  # fmt: skip
+    none = jnp.zeros((2, 1, 1))
+    layer = cache.LayerCache(keys, values, none, none, none, none)
+    position = jnp.array([70, 5])[:, None] + jnp.arange(16)
+    devices = jax.make_mesh(
+        (1, 2, 1, 1, 2), config.MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * 5
+    )
+
+    def run(*args):
+        return ring.append_by_kernel(*args, position, jnp.array([3, 16]), span, "reference")
+
+    with jax.set_mesh(devices):
+        got = jax.jit(mesh.on(devices, run, mesh.SERVING))(layer, q, k, v, rel)
+    want = jax.jit(run)(layer, q, k, v, rel)
+    assert len(got[0].sharding.device_set) == 4
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

@@ -26,7 +26,7 @@ class LayerCache(typing.NamedTuple):
     """Keys, values, and the inputs before the next position of the four convolutions. Keys and
     values lie as their products are fastest, k [B,K,E,T] and v [B,K,T,d]; where numerics are
     invariant they lie as in training, k [B,K,T,E] and v in blocks, [B,K,N,R,T/N], each `with_ones`
-    (see tmi/models/ring.py)."""
+    (see tmi/models/ring.py); for a kernel (model.attention_kernel) k [B,K,T,E] and v [B,K,T,d]."""
 
     k: Float[Array, "B K E T"] | Float[Array, "B K T E"]
     v: Float[Array, "B K T d"] | Float[Array, "B K N R T/N"]
@@ -47,11 +47,11 @@ def pad_rows(n: int) -> int:
     return -(-n // ROW_TILE) * ROW_TILE
 
 
-def capacity(span, chunk: int, numerics: str = "fast") -> int:
-    """Ring slots of a layer whose calls append at most `chunk` positions. In whole blocks, where
+def capacity(span, chunk: int, whole: bool = False) -> int:
+    """Ring slots of a layer whose calls append at most `chunk` positions. In `whole` blocks, where
     those count: then no query sees both what is new and what is old of one."""
     block = span.kv_block
-    if numerics == "fast" and not span.blocks:
+    if not (whole or span.blocks):
         return pad_rows(span.reach + 1 + pad_rows(chunk))
     return -(-(span.reach + max(block, pad_rows(chunk))) // block) * block
 
@@ -64,9 +64,13 @@ def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
         return jnp.zeros((slots, *shape), dtype)
 
     def layer(span):
-        t, w = capacity(span, chunk, m.numerics), m.conv_width - 1
+        kernel = m.attention_kernel != "reference"
+        t, w = capacity(span, chunk, kernel or m.numerics != "fast"), m.conv_width - 1
         _, n, hd = heads_of(m, span)
-        if m.numerics == "fast":
+        if kernel:
+            k = zeros(n, t, key_dim(m, span), dtype=m.dtype)
+            v = zeros(n, t, hd, dtype=m.dtype)
+        elif m.numerics == "fast":
             k = zeros(n, key_dim(m, span), t, dtype=m.dtype)
             v = zeros(n, t, hd, dtype=m.dtype)
         else:
@@ -85,7 +89,7 @@ def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
 
 
 def ring_size(c: LayerCache) -> int:
-    return c.k.shape[3] if c.v.ndim == 4 else c.k.shape[2]
+    return c.v.shape[2] if c.v.ndim == 4 else c.k.shape[2]
 
 
 def ring_slots(length: Int[Array, " B"], rows: int, size: int) -> Int[Array, "B N"]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from tmi import mesh
@@ -20,12 +21,57 @@ from tmi.models.attention import (
     toeplitz,
     weights_of,
 )
+from tmi.models.cache import LayerCache, append_kv
 from tmi.models.layers import contract
+from tmi_kernels.attention import attention_cached
 
 MOST_SELECTED = 8  # blocks of a ring that get a bias of their own
 MANY = 4  # sessions: more of them are attended for one after the other
 FEW = 2  # rows: an END and what was heard
 PIECE = 2048  # positions of a ring at most that are read at a time
+
+
+def append_and_attend(
+    cache: LayerCache, q: Float[Array, "B H N E"], k: Float[Array, "B K N E"],
+    v: Float[Array, "B K N d"], rel: Float[Array, "B H N extent"] | None,
+    position: Int[Array, "B N"], count: Int[Array, " B"], slots: Int[Array, "B N"],
+    held: Int[Array, "B T"], span: Span,
+) -> tuple[Float[Array, "B H N d"], Array, Array]:  # fmt: skip
+    """Writes N positions, of which `count` are valid, at their `slots` of the ring; they attend to
+    what it holds then, the positions `held` (-1: none). Returns their output, keys and values."""
+    keys, values = append_kv(cache, k, v, slots)
+
+    def attended(rows: int, b, q, position, held, rel=None):
+        """Of the first rows of each session, or of session b."""
+        rel = None if rel is None else rel[:, :, :rows]
+        q, position = q[:, :, :rows], position[:, :rows]
+        return attend_ring(q, keys, values, rel, position, held, span, v.shape[3], b)
+
+    args = (q, position, held, *(() if rel is None else (rel,)))
+    return of_those(count, held.shape[1], attended, *args), keys, values
+
+
+def append_by_kernel(
+    cache: LayerCache, q, k, v, rel, position: Int[Array, "B N"], count: Int[Array, " B"],
+    span: Span, implementation: str,
+) -> tuple[Float[Array, "B H N d"], Array, Array]:  # fmt: skip
+    """`append_and_attend` by tmi_kernels.attention_cached, with the bits of training's kernel; on a
+    mesh each device has whole rings of its heads."""
+
+    def run(q, k, v, keys, values, length, count, *rel):
+        bias = rel[0] if rel else None
+        return attention_cached(
+            q, k, v, bias, keys, values, length, count, span, implementation=implementation
+        )
+
+    on, bias = mesh.current(), () if rel is None else (rel,)
+    if on is not None:
+        # As sharding.session_shardings has keys and values: query heads go where those are.
+        by_head = mesh.current_rules().spec(("batch", "kv_heads", None, None), k.shape, on)
+        by_row = PartitionSpec(by_head[0])
+        specs = (by_head,) * 5 + (by_row,) * 2 + (by_head,) * len(bias)
+        run = jax.shard_map(run, mesh=on, in_specs=specs, out_specs=(by_head,) * 3, check_vma=False)
+    return run(q, k, v, cache.k, cache.v, position[:, 0], count, *bias)
 
 
 def of_those(count: Int[Array, " B"], size: int, f: Callable[..., Array], *args: Array) -> Array:

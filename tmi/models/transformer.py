@@ -15,10 +15,10 @@ from tmi.mesh import constrain
 from tmi.microturn import layout
 from tmi.models import lora, stack
 from tmi.models.attention import Attention, Span, hidden_of, time_of
-from tmi.models.cache import LayerCache, append_kv
+from tmi.models.cache import LayerCache
 from tmi.models.layers import MLP, RMSNorm, ShortConv, in_dtype, next_conv_state
 from tmi.models.moe import MoE
-from tmi.models.ring import attend_ring, of_those
+from tmi.models.ring import append_and_attend, append_by_kernel
 
 # What a rematerialised layer keeps beside its input: by far the most expensive products.
 SAVED = jax.checkpoint_policies.save_only_these_names("experts")
@@ -82,16 +82,13 @@ class Block(nnx.Module):
         q, k, v, rel, (k_hist, v_hist) = att.project(
             h, position, time, (cache.k_conv, cache.v_conv)
         )
-        keys, values = append_kv(cache, k, v, slots)
-
-        def attended(rows: int, b, q, position, held, rel=None):
-            """Of the first rows of each session, or of session b."""
-            rel = None if rel is None else rel[:, :, :rows]
-            q, position = q[:, :, :rows], position[:, :rows]
-            return attend_ring(q, keys, values, rel, position, held, att.span, v.shape[3], b)
-
-        args = (q, position, key_position, *(() if rel is None else (rel,)))
-        a = att.merge(of_those(count, key_position.shape[1], attended, *args))
+        kernel, new = att.c.attention_kernel, (q, k, v, rel)
+        if kernel == "reference":
+            ring = slots, key_position
+            a, keys, values = append_and_attend(cache, *new, position, count, *ring, att.span)
+        else:
+            a, keys, values = append_by_kernel(cache, *new, position, count, att.span, kernel)
+        a = att.merge(a)
         a, a_hist = self.attention_conv(a, position, cache.attention_conv)
         x = x + a.astype(x.dtype)
         valid = jnp.arange(x.shape[1])[None] < count[:, None]
