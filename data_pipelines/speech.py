@@ -115,6 +115,7 @@ class Speech:
         self.cache_dir = Path(cache_dir if cache_dir is not None else default) / tag
         self.length_scale = length_scale
         self.bank, self.flite_share = bank, flite_share
+        self._starts: dict[tuple[str, str], list[float]] = {}  # of words, of a bank's recordings
         self._model_memory = _Recent(memory_items)
         self._user_memory = _Recent(_USER_MEMORY)
 
@@ -154,7 +155,10 @@ class Speech:
         if self.bank is None:
             return render_user(text, voice)
         wave = self.bank.load(voice.bank, text)
-        starts = [start for _, start, _ in align(wave, _references(text))]
+        if (voice.bank, text) not in self._starts:  # which costs forty times as much as the rest
+            found = align(wave, _references(text))
+            self._starts[voice.bank, text] = [start for _, start, _ in found]
+        starts = self._starts[voice.bank, text]
         wave, words = _trim(_band_limit(wave, voice.band_hz), text, starts)
         return Utterance(_at_level(wave, voice.level_db), words, text)
 
