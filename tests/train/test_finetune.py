@@ -17,7 +17,7 @@ from tests.train.trainings import replace
 from tmi import config as config_lib
 from tmi import numerics, sharding
 from tmi.config import ConfigError
-from tmi.interop import inkling
+from tmi.interop import fields, inkling, origin
 from tmi.media.text import NUM_SPECIALS, Tokenizer
 from tmi.models import lora, tree
 from tmi.train import checkpoint, initial, loop, trainable
@@ -26,13 +26,15 @@ from tmi.train.checkpoint import CheckpointError
 NEW = ("flow.", "speech.", "hearing.", "clock.", "tokens.stream")
 
 
-def make_published(path, **fields) -> inkling.Checkpoint:
-    """A random checkpoint directory."""
-    config = small(model__num_layers=3, **fields)
+def make_published(path, **changes) -> inkling.Checkpoint:
+    """A random checkpoint directory, with what has no use here."""
+    config = small(model__num_layers=3, **changes)
     rng = np.random.default_rng(0)
     shapes = sharding.param_shapes(config)
     params = {n: rng.standard_normal(s).astype(np.float32) * 0.3 for n, s in shapes.items()}
-    made = inkling.Checkpoint(config, params, {}, {})
+    carried = {"model.mtp.x": np.arange(2.0, dtype="f4")}
+    raw = fields.from_config(config) | {"image_token_id": 7}
+    made = inkling.Checkpoint(config, params, raw, carried)
     inkling.write(path, made)
     return made
 
@@ -98,6 +100,11 @@ def test_heads_alone_then_low_rank_changes(config, published, tmp_path):
             assert np.any(x), name
         else:
             np.testing.assert_array_equal(x, params[name], err_msg=name)
+
+    # What has no use here goes along, from training to training and into exports.
+    checkpoint.export(tmp_path / "lora", tmp_path / "out", "latest")
+    raw, carried = origin.load(tmp_path / "out")
+    assert raw["image_token_id"] == 7 and list(carried) == ["model.mtp.x"]
 
     # What it has become can be decoded and exported: plain weights.
     plain, weights = tree.layer_by_layer(changed, after)

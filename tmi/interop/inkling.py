@@ -21,17 +21,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from absl import app, flags, logging
-from safetensors.numpy import load_file, save_file
 
 from tmi import config as config_lib
 from tmi.config import FORMAT_VERSION, Config
-from tmi.interop import backbone, fields, forward, names, tensors
+from tmi.interop import backbone, fields, forward, names, origin, tensors
 from tmi.interop.names import Rule
 from tmi.interop.tensors import InteropError
 from tmi.models import tree
+from tmi.paths import PathLike
 from tmi.train import checkpoint as checkpoint_lib
-
-ORIGIN = "inkling"  # folder of an imported workdir: what the checkpoint had and we have no use for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,23 +142,14 @@ def import_workdir(directory: str | pathlib.Path, workdir: str | pathlib.Path) -
         np.savez(file, **found.params)  # pyright: ignore[reportArgumentType]
     info = {"format_version": FORMAT_VERSION, "step": 0, "legs": [], "dev": {}}
     (path / checkpoint_lib.INFO_FILE).write_text(json.dumps(info | {"weights": "imported"}))
-    origin = path / ORIGIN
-    origin.mkdir(exist_ok=True)
-    (origin / "config.json").write_text(json.dumps(found.raw, indent=2))
-    if found.carried:
-        save_file(found.carried, origin / tensors.SINGLE)
+    origin.keep(path, found.raw, found.carried)
     return found
 
 
-def export(workdir: str | pathlib.Path, out: str | pathlib.Path, which: str = "best") -> Checkpoint:
+def export(workdir: PathLike, out: str | pathlib.Path, which: str = "best") -> Checkpoint:
     """Writes a workdir's averaged weights as a published checkpoint."""
     config, params = tree.layer_by_layer(*checkpoint_lib.restore_params(workdir, which))
-    origin = pathlib.Path(workdir) / ORIGIN
-    raw, carried = {}, {}
-    if (origin / "config.json").is_file():
-        raw = json.loads((origin / "config.json").read_text())
-    if (origin / tensors.SINGLE).is_file():
-        carried = load_file(origin / tensors.SINGLE)
+    raw, carried = origin.load(workdir)
     made = Checkpoint(config, {n: np.asarray(x) for n, x in params.items()}, raw, carried)
     write(out, made)
     return made

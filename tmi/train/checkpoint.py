@@ -31,6 +31,7 @@ from jaxtyping import Array
 from tmi import config as config_lib
 from tmi import paths
 from tmi.config import FORMAT_VERSION, Config
+from tmi.interop import origin
 from tmi.paths import PathLike
 from tmi.sharding import param_shapes
 from tmi.train import trainable
@@ -334,7 +335,7 @@ def export(
     if bad:
         raise CheckpointError(f"{bad[0]} holds values that float16 does not (NaN or over 65504)")
     legs = info["legs"]
-    origin = {
+    about = {
         "format_version": FORMAT_VERSION,
         "step": info["step"],
         "steps": sum(leg["steps"] for leg in legs),
@@ -349,7 +350,8 @@ def export(
     np.savez_compressed(packed, **half)  # pyright: ignore[reportArgumentType]
     paths.write(out / PARAMS_FILE, packed.getvalue())
     paths.write(out / CONFIG_FILE, config_lib.to_json(config).encode())
-    paths.write(out / INFO_FILE, json.dumps(origin, indent=1).encode())
+    paths.write(out / INFO_FILE, json.dumps(about, indent=1).encode())
+    origin.hand_on(workdir, out)
     return out
 
 

@@ -9,15 +9,15 @@ a published model's hidden states begins at zero, so that it starts as the model
 from __future__ import annotations
 
 import functools
-import json
 import typing
 from collections.abc import Mapping
 
 import jax
 from jaxtyping import Array
 
-from tmi import compiled, paths, sharding
+from tmi import compiled, sharding
 from tmi.config import Config, ConfigError, differing_fields
+from tmi.interop import origin
 from tmi.models import lora, tree
 from tmi.models.interaction import TRAINING_ONLY
 from tmi.paths import PathLike
@@ -43,23 +43,12 @@ def begin(config: Config, source: PathLike, shardings: typing.Any) -> tuple[Trai
     Raises ConfigError if the model there has other parameters or shapes, CheckpointError if it
     cannot be read.
     """
-    if is_published(source):
+    if origin.is_published(source):
         params, legs = published(config, source, shardings.params), []
     else:
         params, legs = from_workdir(config, source)
     build = functools.partial(state_of, config)
     return jax.jit(build, out_shardings=shardings)(params), legs
-
-
-def is_published(source: PathLike) -> bool:
-    """Whether a directory is laid out as Hugging Face does it."""
-    file = paths.at(source) / "config.json"
-    if not file.exists():
-        return False
-    try:
-        return "model_type" in json.loads(file.read_text())
-    except ValueError:
-        return False
 
 
 def from_workdir(config: Config, source: PathLike) -> tuple[dict[str, Array], list[dict]]:

@@ -18,6 +18,7 @@ from tmi import compiled, machine, numerics, paths, sharding
 from tmi.config import Config, ConfigError, differing_fields, from_config_dict
 from tmi.data import records
 from tmi.data.pipeline import dev_batches, merge_states, train_batches
+from tmi.interop import origin
 from tmi.mesh import on
 from tmi.paths import PathLike
 from tmi.train import checkpoint, hosts, initial, provenance
@@ -72,6 +73,8 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
         legs, start = saved["legs"], saved["step"]
     elif init_from is not None:
         state, legs = initial.begin(config, init_from, shardings)
+        if leads:
+            origin.hand_on(init_from, workdir)
     else:
         state = compiled.once(functools.partial(init_state, config), out_shardings=shardings)(
             jax.random.key(c.seed)
