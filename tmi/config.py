@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 FORMAT_VERSION = 1
+SAMPLE_RATE = 16_000  # of all sound: records, traces, files
 MESH_AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 
 
@@ -37,7 +38,7 @@ class MicroturnConfig:
 class AudioConfig:
     """Audio in: dMel (1-system section 3)."""
 
-    sample_rate: int = 16_000
+    sample_rate: int = SAMPLE_RATE
     window_s: float = 0.1
     hop_s: float = 0.05
     num_mels: int = 80
@@ -74,7 +75,7 @@ class SpeechConfig:
     """Audio out: log-mel frames with a finer hop than dMel, and the waveform stage."""
 
     enabled: bool = True  # False: no flow head and no fed-back speech; published: False
-    sample_rate: int = 16_000
+    sample_rate: int = SAMPLE_RATE
     hop: int = 200  # samples: 12.5 ms
     window: int = 800  # samples: 50 ms
     n_fft: int = 1024
