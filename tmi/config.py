@@ -168,8 +168,8 @@ class FlowConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    corpus: str = "corpus/train"
-    dev_corpus: str = "corpus/dev"
+    corpus: str = "build/corpus/train"
+    dev_corpus: str = "build/corpus/dev"
     row_length: int = 1024  # positions of a training row
     batch_size: int = 4  # rows
     shards: int = 1  # streams that a batch's rows come from; a host reads those of its own rows
