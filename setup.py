@@ -104,7 +104,7 @@ setup(
         *find_packages("kernels", include=["tmi_kernels", "tmi_kernels.*"]),
     ],
     package_dir={"tmi_kernels": "kernels/tmi_kernels"},
-    package_data={"tmi": ["media/vocab/*.json", "serve/web/*", "serve/web/**/*"]},
+    package_data={"tmi": ["media/vocab/*.json"]},
     install_requires=BASE,
     extras_require=EXTRAS,
 )

@@ -17,6 +17,7 @@ import numpy as np
 
 from data_pipelines import splits
 from data_pipelines.phrases import Carriers
+from data_pipelines.voice_bank import DamagedRecording
 from tmi.data.records import CUT_TAIL_S, SAMPLE_RATE, SessionRecord, model_sound
 from tmi.microturn import Layout
 
@@ -90,6 +91,7 @@ class Session:
         self.expected: list[tuple[float, float]] = []
         self.mistakes: list[tuple[float, float]] = []
         self.cuts: list[float] = []
+        self.damaged: dict[str, str] = {}  # files of a voice bank that it met, and what is wrong
 
     # -- transactions --------------------------------------------------------------------------
 
@@ -213,6 +215,9 @@ class Session:
         try:
             return self.speech.user(clause, voice or self.voice)
         except FileNotFoundError as e:  # a voice bank without it
+            raise Conflict(str(e)) from e
+        except DamagedRecording as e:
+            self.damaged[str(e.path)] = str(e)
             raise Conflict(str(e)) from e
 
     def type(self, text: str, at: float) -> float:

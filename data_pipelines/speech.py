@@ -26,7 +26,7 @@ from data_pipelines.alignment import (
     tokens,
     words_from_onsets,
 )
-from data_pipelines.voice_bank import VoiceBank
+from data_pipelines.voice_bank import DamagedRecording, VoiceBank
 from data_pipelines.voices import (
     FLITE,
     FLITE_WORDS_A_MINUTE,
@@ -132,7 +132,8 @@ class Speech:
 
         Raises:
           ValueError: nothing to say; a voice of the synthesiser where a bank replaces it, or the
-            reverse; a damaged recording. FileNotFoundError: the bank lacks the text.
+            reverse.
+          DamagedRecording: the bank's file cannot be used. FileNotFoundError: it lacks the text.
         """
         if bool(voice.bank) != (self.bank is not None):
             raise ValueError(
@@ -155,11 +156,14 @@ class Speech:
         if self.bank is None:
             return render_user(text, voice)
         wave = self.bank.load(voice.bank, text)
-        if (voice.bank, text) not in self._starts:  # which costs forty times as much as the rest
-            found = align(wave, _references(text))
-            self._starts[voice.bank, text] = [start for _, start, _ in found]
-        starts = self._starts[voice.bank, text]
-        wave, words = _trim(_band_limit(wave, voice.band_hz), text, starts)
+        try:
+            if (voice.bank, text) not in self._starts:  # by far the most work
+                found = align(wave, _references(text))
+                self._starts[voice.bank, text] = [start for _, start, _ in found]
+            starts = self._starts[voice.bank, text]
+            wave, words = _trim(_band_limit(wave, voice.band_hz), text, starts)
+        except ValueError as e:  # it sounds, but nothing that passes a telephone
+            raise DamagedRecording(self.bank.path(voice.bank, text), e) from e
         return Utterance(_at_level(wave, voice.level_db), words, text)
 
     def _cached_model(self, text: str) -> Utterance:
@@ -284,10 +288,10 @@ def _cut(wave: np.ndarray, text: str) -> tuple[np.ndarray, int]:
 @functools.lru_cache(maxsize=512)
 def _band_filter(low: float, high: float) -> np.ndarray:
     if low > 0 and high < SAMPLE_RATE / 2:
-        return scipy.signal.butter(3, (low, high), "bandpass", fs=SAMPLE_RATE, output="sos")
-    if low > 0:
-        return scipy.signal.butter(3, low, "highpass", fs=SAMPLE_RATE, output="sos")
-    return scipy.signal.butter(3, high, "lowpass", fs=SAMPLE_RATE, output="sos")
+        edges, kind = (low, high), "bandpass"
+    else:
+        edges, kind = (low, "highpass") if low > 0 else (high, "lowpass")
+    return np.asarray(scipy.signal.butter(3, edges, kind, fs=SAMPLE_RATE, output="sos"))
 
 
 def _band_limit(wave: np.ndarray, band_hz: tuple[float, float]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Renders a corpus of duplex sessions with exact ground truth.
 
-    python -m data_pipelines.synthetic --out=corpus/train --split=train --sessions=2000
+    python -m data_pipelines.synthetic --out=build/corpus/train --split=train --sessions=2000
     python -m data_pipelines.synthetic --list_phrases --split=eval    # what users may say
 
 Records depend on seed, split and index alone, whatever the number of workers. See README.md beside.
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import dataclasses
 import json
 import math
 import multiprocessing
+import os
 import pathlib
 import sys
 import time
@@ -31,7 +33,7 @@ from tmi.config import Config, MicroturnConfig, SpeechConfig
 from tmi.data.records import SessionRecord, ShardWriter
 from tmi.microturn import layout
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 1  # to be raised when a seed gives other sessions: see `outdated`
 SHARD_SIZE = 64  # sessions at most
 LONG_SHARE = 0.45  # of sessions get lengths from the upper end, so that late triggers are not rare
 LONG_S = 46.0
@@ -63,6 +65,10 @@ class Job:
         return [(i, range(a, min(a + size, self.sessions))) for i, a in enumerate(starts)]
 
 
+class CannotRender(ValueError):
+    """A session that cannot be made of what there is; the message says why."""
+
+
 class Generator:
     """Makes the sessions of a job; one a process."""
 
@@ -72,8 +78,10 @@ class Generator:
         self.speech = Speech(job.cache or None, bank=bank, flite_share=job.flite_share)
         self.skills, self.mixture = skills.choose(job.skills), skills.mixture(job.skills)
         self.lay = layout(clock(job.microturn_seconds))
+        self.damaged: dict[str, str] = {}  # files of the bank that were met and left out, and why
 
     def session(self, index: int) -> tuple[Session, SessionRecord]:
+        """Session `index` and its record. Raises CannotRender if no scene fits."""
         job = self.job
         rng = np.random.default_rng([job.seed, splits.SPLITS.index(job.split), index])
         low = job.min_seconds
@@ -86,13 +94,16 @@ class Generator:
         for _ in range(20):
             if s.trials:
                 break
+            self.damaged |= s.damaged
             limit = min(limit + 8.0, max(job.max_seconds, 30.0))  # nothing fitted: more room
             s = Session(rng, job.split, self.lay, self.speech, cast, limit, job.min_seconds)
             compose(s, self.skills, self.mixture)
+        self.damaged |= s.damaged
         if not s.trials:
-            raise ValueError(
+            raise CannotRender(
                 f"session {index}: no scene of {list(self.skills)} fits into {limit:.0f} s, or "
-                f"the voice bank lacks what voice {s.voice.name} would have to say"
+                f"the voice bank lacks what voice {s.voice.name} would have to say "
+                f"({len(self.damaged)} of its files are damaged)"
             )
         noise = np.random.default_rng([job.seed, splits.SPLITS.index(job.split), index, 1])
         id = f"{job.split}-{job.seed}-{index:06d}"
@@ -165,7 +176,8 @@ def _render_shard(task: tuple[range, str]) -> dict:
     writer = ShardWriter(out / file)
     used = collections.Counter()
     sets: dict[str, set[str]] = {n: set() for n in ("combinations", "voices", "carriers", "looks")}
-    counts, firsts = collections.Counter(), []
+    counts: collections.Counter[str] = collections.Counter()
+    firsts = []
     for index in indices:
         s, record = _generator.session(index)
         writer.write(record)
@@ -192,6 +204,7 @@ def _render_shard(task: tuple[range, str]) -> dict:
         "shard": {"file": file, "sha256": digest, "count": len(indices), "skills": firsts},
         "skills": dict(used),
         "counts": dict(counts),
+        "damaged": dict(_generator.damaged),
         "cpu_s": time.process_time() - began,
         **{name: sorted(values) for name, values in sets.items()},
     }
@@ -209,18 +222,23 @@ def render(job: Job, workers: int = 1, progress: bool = True) -> dict:
     name = f"{job.split}-{{:05d}}-of-{len(shards):05d}.array_record"
     tasks = [(indices, name.format(i)) for i, indices in shards]
     results: list[dict] = []
-    bar = tqdm(total=job.sessions, unit="session", disable=not progress, desc=job.split)
-    if workers <= 1:
-        _start(job)
-        for task in tasks:
-            results.append(_render_shard(task))
-            bar.update(results[-1]["shard"]["count"])
-    else:
-        with multiprocessing.get_context("spawn").Pool(workers, _start, (job,)) as pool:
-            for result in pool.imap(_render_shard, tasks):
-                results.append(result)
-                bar.update(result["shard"]["count"])
-    bar.close()
+    named: set[str] = set()
+    with contextlib.ExitStack() as stack:
+        bar = tqdm(total=job.sessions, unit="session", disable=not progress, desc=job.split)
+        stack.enter_context(bar)
+        if workers <= 1:
+            _start(job)
+            made = map(_render_shard, tasks)
+        else:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(context.Pool(workers, _start, (job,)))
+            made = pool.imap(_render_shard, tasks)
+        for result in made:
+            results.append(result)
+            for path in sorted(set(result["damaged"]) - named):
+                tqdm.write(f"skipped: {result['damaged'][path]}", file=sys.stderr)
+                named.add(path)
+            bar.update(result["shard"]["count"])
     manifest = _manifest(job, results, time.perf_counter() - began)
     (out / "manifest.json").write_text(json.dumps(manifest, indent=1))
     if job.split == "train":
@@ -245,11 +263,11 @@ def _manifest(job: Job, results: Sequence[dict], wall_s: float) -> dict:
         counts.update(r["counts"])
         used.update(r["skills"])
     combinations = union("combinations")
-    pools = split_hashes(job.split, skills.choose(job.skills))
+    pools = _pools(job)
     cpu_s = sum(r["cpu_s"] for r in results)
     return {
         "generator_version": GENERATOR_VERSION,
-        "job": {k: v for k, v in dataclasses.asdict(job).items() if k not in ("out", "cache")},
+        "job": _what(job),
         "seed": job.seed,
         "split": job.split,
         "sessions": job.sessions,
@@ -265,13 +283,50 @@ def _manifest(job: Job, results: Sequence[dict], wall_s: float) -> dict:
         "looks": union("looks"),
         "combinations": [splits.text_hash(c) for c in combinations],
         "held_out_combinations": sum(splits.held_out(*c.split("/")) for c in combinations),
-        "hashes": {name: sorted(hashes) for name, hashes in pools.items()},
+        "hashes": pools,
         "model_phrases": skills.model_texts(skills.choose(job.skills)),
+        # Recordings of the voice bank that were met, could not be used and were done without.
+        "damaged_recordings": union("damaged"),
         "shards": [r["shard"] for r in results],
         # Seconds of session a second of processor time, synthesis of the model's voice left out.
         "realtime_factor_per_core": round(counts["seconds"] / max(cpu_s, 1e-9), 1),
         "wall_s": round(wall_s, 1),
     }
+
+
+def _what(job: Job) -> dict:
+    """What decides a job's records: not where they go."""
+    return {k: v for k, v in dataclasses.asdict(job).items() if k not in ("out", "cache")}
+
+
+def _pools(job: Job) -> dict[str, list[str]]:
+    hashes = split_hashes(job.split, skills.choose(job.skills))
+    return {name: sorted(found) for name, found in hashes.items()}
+
+
+def outdated(job: Job) -> str:
+    """Why the corpus in `job.out` is not what `render(job)` would write now; "" if it is, as far as
+    its manifest tells: it is of this generator and job, with the same phrases, voices and looks."""
+    out = pathlib.Path(job.out)
+    try:
+        manifest = json.loads((out / "manifest.json").read_text())
+        files = [shard["file"] for shard in manifest["shards"]]
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        return f"its manifest cannot be read ({e!r})"
+    lost = [name for name in files if not (out / name).is_file()]
+    if lost:
+        return f"{len(lost)} of its {len(files)} shards are gone"
+    have, want = dict(manifest.get("job", {})), _what(job)
+    have["generator_version"] = manifest.get("generator_version")
+    want["generator_version"] = GENERATOR_VERSION
+    fields = [k for k in sorted(have | want) if have.get(k) != want.get(k)]
+    if fields:
+        return ", ".join(f"{k}: {have.get(k)!r} -> {want.get(k)!r}" for k in fields)
+    phrases = skills.model_texts(skills.choose(job.skills))
+    pools, known = _pools(job) | {"model_phrases": phrases}, manifest.get("hashes", {})
+    known |= {"model_phrases": manifest.get("model_phrases")}
+    other = [name for name, found in pools.items() if known.get(name) != found]
+    return f"another generator made it: {', '.join(other)} differ" if other else ""
 
 
 def split_hashes(split: str, modules: dict) -> dict[str, set[str]]:
@@ -290,7 +345,8 @@ def split_hashes(split: str, modules: dict) -> dict[str, set[str]]:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(prog="data_pipelines.synthetic", description=__doc__.split("\n")[0])
+    about = (__doc__ or "").split("\n")[0]
+    p = argparse.ArgumentParser(prog="data_pipelines.synthetic", description=about)
     p.add_argument("--out", default="", help="directory of the corpus")
     p.add_argument("--split", choices=splits.SPLITS, default="train")
     p.add_argument("--seed", type=int, default=0)
@@ -319,44 +375,57 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return p.parse_args(arguments)
 
 
+def job_of(a: argparse.Namespace) -> Job:
+    """The job that the flags ask for."""
+    return Job(**{f.name: getattr(a, f.name) for f in dataclasses.fields(Job)})
+
+
+def check_flite(a: argparse.Namespace) -> None:
+    """Raises ValueError where flite's voices may not be heard, ImportError where they are not."""
+    if not a.flite_share:
+        return
+    if not (0 < a.flite_share <= 1 and a.split == "train" and not a.voice_bank):
+        raise ValueError(
+            f"--flite_share={a.flite_share}: accepted is a share up to 1 of --split=train without "
+            "--voice_bank; what other splits hear is never trained on"
+        )
+    flite.check()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     a = parse(arguments)
     try:
         modules = skills.choose(a.skills)
         clock(a.microturn_seconds)
-    except ValueError as e:
+        check_flite(a)
+        bank = VoiceBank(a.voice_bank) if a.voice_bank else None
+    except (ValueError, ImportError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     texts = skills.user_texts(modules, a.split)
     if a.list_phrases:
-        print("\n".join(texts))
+        try:
+            print("\n".join(texts), flush=True)
+        except BrokenPipeError:  # head has seen enough; what the exit would flush goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if not a.out or a.sessions < 1 or not 8 <= a.min_seconds <= a.max_seconds:
         message = "needed: --out=DIR, --sessions >= 1 and 8 <= min_seconds <= max_seconds"
         print(f"error: {message}", file=sys.stderr)
         return 2
-    if a.flite_share:
-        try:
-            if not (0 < a.flite_share <= 1 and a.split == "train" and not a.voice_bank):
-                raise ValueError(
-                    f"--flite_share={a.flite_share}: accepted is a share up to 1 of --split=train "
-                    "without --voice_bank; what other splits hear is never trained on"
-                )
-            flite.check()
-        except (ValueError, ImportError) as e:
-            print(f"error: {e}", file=sys.stderr)
-            return 2
-    if a.voice_bank:
-        report_missing(VoiceBank(a.voice_bank), texts)
-    job = Job(
-        a.out, a.split, a.seed, a.sessions, a.skills, a.min_seconds, a.max_seconds,
-        a.microturn_seconds, a.voice_bank, a.cache, a.clean, a.flite_share,
-    )  # fmt: skip
-    m = render(job, a.workers)
+    if bank is not None:
+        report_missing(bank, texts)
+    try:
+        m = render(job_of(a), a.workers)
+    except CannotRender as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
     print(
         f"{m['sessions']} sessions, {m['hours']:.2f} h, {m['trials']} trials in {a.out}; "
         f"{m['realtime_factor_per_core']:.0f} x real time per core"
     )
+    if m["damaged_recordings"]:
+        print(f"{len(m['damaged_recordings'])} damaged recordings of the voice bank were skipped")
     return 0
 
 

@@ -11,6 +11,14 @@ import soxr
 from data_pipelines.alignment import SAMPLE_RATE, sounding_span
 
 
+class DamagedRecording(ValueError):
+    """A file of a voice bank that cannot be used, `path`; the message says why."""
+
+    def __init__(self, path: Path, why: object):
+        super().__init__(f"{path}: {why}")
+        self.path = path
+
+
 def phrase_key(text: str) -> str:
     """Name of a phrase's file without its ending: sha1 of the UTF-8 text, with no newline."""
     return hashlib.sha1(text.encode()).hexdigest()
@@ -48,7 +56,7 @@ class VoiceBank:
 
         Raises:
           FileNotFoundError: the bank has no such recording; names the voice, text and file.
-          ValueError: the file is damaged or silent; names it.
+          DamagedRecording: the file is no sound, or silent.
         """
         path = self.path(voice, text)
         if not path.is_file():
@@ -56,13 +64,13 @@ class VoiceBank:
         try:
             wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
-            raise ValueError(f"{path} ({text!r}) is no readable wav: {error}") from error
+            raise DamagedRecording(path, f"{text!r} is no readable wav: {error}") from error
         mono = wave.mean(axis=1)
         if not np.isfinite(mono).all():
-            raise ValueError(f"{path} ({text!r}) holds samples that are no numbers")
+            raise DamagedRecording(path, f"{text!r} holds samples that are no numbers")
         if rate != SAMPLE_RATE and len(mono):
             mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
         start, end = sounding_span(mono)
         if end <= start:
-            raise ValueError(f"{path} ({text!r}) is silent")
+            raise DamagedRecording(path, f"{text!r} is silent")
         return np.ascontiguousarray(mono[max(0, start - 160) : end + 480])

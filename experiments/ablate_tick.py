@@ -6,21 +6,32 @@ costs; the corpus is the demo's (records hold sound and words, never positions).
     python -m tmi.train --config=experiments/ablate_tick.py:0.4 --workdir=runs/tick_0.4
 """
 
+import math
 from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
 from experiments import demo
+from tmi import config
 
 SECONDS = (0.2, 0.4, 1.0)
 
 
 def get_config(seconds: str | float = 0.2) -> ConfigDict:
     """seconds: the length of a micro-turn, given behind the file's name and a colon."""
+    try:
+        length = float(seconds)
+    except ValueError:
+        length = math.nan
+    if not 0 < length < math.inf:
+        raise config.ConfigError(
+            f"--config=experiments/ablate_tick.py:{seconds}: behind the colon the seconds of a "
+            f"micro-turn are accepted, such as {', '.join(map(str, SECONDS))}"
+        )
     c = demo.get_config()
-    factor = float(seconds) / c.microturn.seconds
-    c.name = f"tick_{float(seconds):g}"
-    c.microturn.seconds = float(seconds)
+    factor = length / c.microturn.seconds
+    c.name = f"tick_{length:g}"
+    c.microturn.seconds = length
     # As many tokens and as long a memory of time a second, whatever the length.
     c.microturn.max_text_in = round(factor * c.microturn.max_text_in)
     c.microturn.max_text_out = round(factor * c.microturn.max_text_out)

@@ -12,6 +12,7 @@ of a sweep trains in WORKDIR/<its name>. Nothing is started.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
 import pathlib
 import re
@@ -84,7 +85,7 @@ def members(config: str, sweep: bool, overrides: Sequence[str]) -> list[Config]:
     path, _, argument = config.partition(":")
     module = load(path)
     if not sweep:
-        views = [module.get_config(argument) if argument else module.get_config()]
+        views = [_view(module, config)]
     elif argument or not hasattr(module, "sweep"):
         have = sorted(
             str(p)
@@ -102,6 +103,14 @@ def members(config: str, sweep: bool, overrides: Sequence[str]) -> list[Config]:
     return found
 
 
+def _view(module: types.ModuleType, config: str) -> ConfigDict:
+    """get_config() of `module`, with what stands behind the colon of `config`."""
+    argument = config.partition(":")[2]
+    if argument and not inspect.signature(module.get_config).parameters:
+        raise ConfigError(f"--config={config}: its get_config() takes nothing behind a colon")
+    return module.get_config(argument) if argument else module.get_config()
+
+
 def _overridden(view: ConfigDict, overrides: Sequence[str]) -> Config:
     values, argv = flags.FlagValues(), ["launch", *overrides]
     holder = config_flags.DEFINE_config_dict("config", view, flag_values=values, sys_argv=argv)
@@ -114,11 +123,7 @@ def _overridden(view: ConfigDict, overrides: Sequence[str]) -> Config:
 
 def arguments(config: str, member: Config, workdir: str, init_from: str | None = None) -> list[str]:
     """What `python -m tmi.train` takes to train `member`: the file and what differs from it."""
-    path, _, argument = config.partition(":")
-    module = load(path)
-    base = config_lib.from_config_dict(
-        module.get_config(argument) if argument else module.get_config()
-    )
+    base = config_lib.from_config_dict(_view(load(config.partition(":")[0]), config))
     have, want = config_lib.flatten(base), config_lib.flatten(member)
     changed = [f"--config.{k}={_value(v)}" for k, v in want.items() if have[k] != v]
     start = [f"--init_from={init_from}"] if init_from else []

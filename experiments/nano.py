@@ -5,11 +5,12 @@ patch of 200 ms while the model speaks. Six layers of width 192, four of them mi
 experts.
 
 Costs twenty hours on two CPU cores that do other work besides: 39,700 steps of 4096 positions in
-legs, each begun with the weights of the last or a mean of the last ones. What it
-reaches is in assets/nano/info.json (each leg's command) and docs/LOG.md (evaluation).
+legs, each begun with the weights of the last or a mean of the last ones, most of them on a corpus
+of their own: 8,000 to 20,000 sessions of another --seed. What it reaches is in
+assets/nano/info.json (each leg's command) and docs/LOG.md (evaluation).
 
     python -m data_pipelines.synthetic --out=build/corpus/train --split=train --sessions=20000
-    python -m data_pipelines.synthetic --out=build/corpus/dev --split=dev
+    python -m data_pipelines.synthetic --out=build/corpus/dev --split=dev --sessions=200
     python -m tmi.train --config=experiments/nano.py --workdir=runs/nano
     python -m tmi.train.checkpoint --workdir=runs/nano --out=assets/nano
 

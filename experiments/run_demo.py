@@ -3,33 +3,42 @@
 Renders a corpus, trains experiments/demo.py, evaluates it on voices it never heard beside honest
 baselines and the shipped nano, streams one held-out session at 200 ms a micro-turn by the wall
 clock, and writes a report. What is already there is kept: run it again and it goes on where it
-stopped.
+stopped. What another version of the code made, and this one would not, is made afresh: a corpus is
+rendered again, a training that cannot go on is put aside.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import multiprocessing
 import pathlib
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import soundfile
 from absl import app, flags, logging
 
+from data_pipelines import synthetic
 from experiments import demo
 from tmi import compiled
+from tmi import config as config_lib
+from tmi.config import Config, ConfigError
 from tmi.data import records
+from tmi.train import checkpoint
 
 _OUT = flags.DEFINE_string("out", "build/demo", "Where everything goes.")
 _N = flags.DEFINE_integer("n", 40, "Trials a row of the evaluation.")
+_SESSIONS = flags.DEFINE_list("sessions", ["2500", "60", "120"], "Of train, dev and eval.")
 _STEPS = flags.DEFINE_integer("steps", 0, "Training steps; 0: those of experiments/demo.py.")
 
 SUITES = "TimeSpeak,FDB1-turn-taking,FDB1-pause,RepCount"
 NANO = pathlib.Path("assets/nano")
-SESSIONS = (("train", 2500), ("dev", 60), ("eval", 120))
 
 
 def main(_) -> None:
@@ -37,20 +46,17 @@ def main(_) -> None:
     compiled.keep()
     begun = time.monotonic()
     out = pathlib.Path(_OUT.value)
-    skills = ",".join(demo.SKILLS)
+    config = wanted(out, _STEPS.value)
 
     step("1/4  renders the corpus: two-sided sessions in synthetic voices, with exact ground truth")
-    for split, sessions in SESSIONS:
-        where = out / "corpus" / split
-        if not (where / "manifest.json").is_file():
-            shutil.rmtree(where, ignore_errors=True)
-            run("data_pipelines.synthetic", f"--out={where}", f"--split={split}",
-                f"--sessions={sessions}", f"--skills={skills}", "--workers=2")  # fmt: skip
+    for split, sessions in zip(("train", "dev", "eval"), _SESSIONS.value, strict=True):
+        render(out / "corpus" / split, split, sessions)
 
     step("2/4  trains experiments/demo.py from nothing")
+    put_aside(out / "run", config)
     run("tmi.train", "--config=experiments/demo.py", f"--workdir={out / 'run'}",
-        f"--config.data.corpus={out / 'corpus/train'}",
-        f"--config.data.dev_corpus={out / 'corpus/dev'}",
+        f"--config.data.corpus={config.data.corpus}",
+        f"--config.data.dev_corpus={config.data.dev_corpus}",
         *([f"--config.train.steps={_STEPS.value}"] if _STEPS.value else []))  # fmt: skip
 
     step("3/4  evaluates it on voices, sentences and figures that it never met")
@@ -75,6 +81,57 @@ def main(_) -> None:
     print(f"  {out}/report.html       scores beside baselines, timelines, playable sessions")
     print(f"  {out}/conversation.wav  the session streamed just now: user left, model right")
     print(f"  {out}/timeline.png      what was heard, seen and said when ({late} late micro-turns)")
+
+
+def wanted(out: pathlib.Path, steps: int = 0) -> Config:
+    """What is trained: the demo's config, on the corpus in `out`."""
+    c = demo.get_config()
+    c.data.corpus, c.data.dev_corpus = str(out / "corpus/train"), str(out / "corpus/dev")
+    c.train.steps = steps or c.train.steps
+    return config_lib.from_config_dict(c)
+
+
+def render(where: pathlib.Path, split: str, sessions: str) -> None:
+    """Renders a corpus, unless the very one is there."""
+    arguments = [f"--out={where}", f"--split={split}", f"--sessions={sessions}",
+                 f"--skills={','.join(demo.SKILLS)}"]  # fmt: skip
+    if (where / "manifest.json").is_file():
+        why = synthetic.outdated(synthetic.job_of(synthetic.parse(arguments)))
+        if not why:
+            return
+        print(f"     {where} is rendered afresh: {why}")
+    shutil.rmtree(where, ignore_errors=True)
+    run("data_pipelines.synthetic", *arguments, "--workers=2")
+
+
+def put_aside(workdir: pathlib.Path, config: Config) -> None:
+    """Renames a training that `config` could not go on with."""
+    saved = itertools.chain(workdir.glob("checkpoints/[0-9]*"), workdir.glob("best/[0-9]*"))
+    why = apart(unfit, workdir, config) if any(saved) else ""
+    if why:
+        numbers = (workdir.with_name(f"{workdir.name}.{n}") for n in itertools.count(1))
+        aside = next(path for path in numbers if not path.exists())
+        workdir.rename(aside)
+        print(f"     {workdir} is another training and put aside as {aside}: {why}")
+
+
+def apart(function: Callable[..., str], *arguments) -> str:
+    """Calls it in a process of its own: an accelerator serves one, and the commands need it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def unfit(workdir: pathlib.Path, config: Config) -> str:
+    """Why training cannot go on from what was saved in `workdir`; "" if it can."""
+    try:
+        before, _, info = checkpoint.read(workdir, "latest")
+        corpus, now = info["data"]["corpus"], records.open_corpus(config.data.corpus).hash
+    except (checkpoint.CheckpointError, ConfigError) as e:
+        return str(e)
+    other = config_lib.differing_fields(before, config)
+    if corpus != now:
+        other.append(f"the corpus: {corpus} -> {now}")
+    return ", ".join(other)
 
 
 def converse(out: pathlib.Path) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 FORMAT_VERSION = 1
+SAMPLE_RATE = 16_000  # of all sound: records, traces, files
 MESH_AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 
 
@@ -37,7 +38,7 @@ class MicroturnConfig:
 class AudioConfig:
     """Audio in: dMel (1-system section 3)."""
 
-    sample_rate: int = 16_000
+    sample_rate: int = SAMPLE_RATE
     window_s: float = 0.1
     hop_s: float = 0.05
     num_mels: int = 80
@@ -74,7 +75,7 @@ class SpeechConfig:
     """Audio out: log-mel frames with a finer hop than dMel, and the waveform stage."""
 
     enabled: bool = True  # False: no flow head and no fed-back speech; published: False
-    sample_rate: int = 16_000
+    sample_rate: int = SAMPLE_RATE
     hop: int = 200  # samples: 12.5 ms
     window: int = 800  # samples: 50 ms
     n_fft: int = 1024
@@ -169,8 +170,8 @@ class FlowConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    corpus: str = "corpus/train"
-    dev_corpus: str = "corpus/dev"
+    corpus: str = "build/corpus/train"
+    dev_corpus: str = "build/corpus/dev"
     row_length: int = 1024  # positions of a training row
     batch_size: int = 4  # rows
     shards: int = 1  # streams that a batch's rows come from; a host reads those of its own rows

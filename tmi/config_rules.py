@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tmi.config import MESH_AXES, Config, ConfigError, ModelConfig, VideoConfig, flatten
+from tmi.config import (
+    MESH_AXES,
+    SAMPLE_RATE,
+    AudioConfig,
+    Config,
+    ConfigError,
+    ModelConfig,
+    SpeechConfig,
+    VideoConfig,
+    flatten,
+)
 
 
 def _require(ok: bool, field: str, value: Any, accepted: str) -> None:
@@ -103,6 +113,106 @@ def _validate_data(c: Config, audio: int, speech: int) -> None:
     _require(once, "data.skill_weights", weights, "each skill once")
 
 
+def _validate_audio(a: AudioConfig, seconds: float) -> None:
+    """Rates, and hops that are whole samples: frames would drift against the clock else."""
+    _require(
+        a.sample_rate == SAMPLE_RATE, "audio.sample_rate", a.sample_rate,
+        f"{SAMPLE_RATE}, the rate of records, traces and files",
+    )  # fmt: skip
+    for field, value in (
+        ("audio.hop_s", a.hop_s),
+        ("audio.window_s", a.window_s),
+        ("microturn.seconds", seconds),
+    ):
+        whole = _whole(value * a.sample_rate)
+        _require(whole, field, value, f"a whole number of samples at {a.sample_rate} Hz")
+    _require(a.window_s >= a.hop_s, "audio.window_s", a.window_s, f"audio.hop_s={a.hop_s} or more")
+    _require(
+        2 <= a.num_levels <= 256, "audio.num_levels", a.num_levels,
+        "2 to 256: levels are bytes",
+    )  # fmt: skip
+    less = f"less than audio.log_max={a.log_max}"
+    _require(a.log_min < a.log_max, "audio.log_min", a.log_min, less)
+
+
+def validate_waveform(s: SpeechConfig) -> None:
+    """What the waveform stage (tmi/decode/vocode.py) needs to be made.
+
+    Raises ConfigError, naming the field and what is accepted.
+    """
+    _require(
+        s.window % s.hop == 0 and 2 * s.hop <= s.window <= s.n_fft, "speech.window", s.window,
+        f"a multiple of speech.hop={s.hop}, at least twice it and at most speech.n_fft={s.n_fft}",
+    )  # fmt: skip
+    _require(s.look_ahead >= 0, "speech.look_ahead", s.look_ahead, "0 hops or more")
+    _require(
+        s.fmin < s.fmax <= s.sample_rate / 2, "speech.fmax", s.fmax,
+        "more than speech.fmin and at most half of speech.sample_rate",
+    )  # fmt: skip
+
+
+def _validate_text(c: Config) -> None:
+    """A tokenizer that exists (a path may be on another machine), and room for its specials."""
+    from tmi.media import text  # not before it is needed
+
+    known, t = text.vocabularies(), c.text
+    _require(
+        t.tokenizer in known or t.tokenizer.endswith(".json"), "text.tokenizer", t.tokenizer,
+        f"{', '.join(map(repr, known))} or a path to a .json file",
+    )  # fmt: skip
+    least = f"{text.NUM_SPECIALS}, the special tokens, or more"
+    _require(t.vocab_size >= text.NUM_SPECIALS, "text.vocab_size", t.vocab_size, least)
+    _require(
+        t.unpadded_vocab_size == 0 or text.NUM_SPECIALS <= t.unpadded_vocab_size <= t.vocab_size,
+        "text.unpadded_vocab_size", t.unpadded_vocab_size,
+        f"0 (off) or {text.NUM_SPECIALS} to text.vocab_size={t.vocab_size}",
+    )  # fmt: skip
+
+
+def _validate_optimizer(c: Config) -> None:
+    o = c.optimizer
+    for name in ("b1", "b2"):
+        value = getattr(o, name)
+        _require(value < 1, f"optimizer.{name}", value, "0 or more and less than 1")
+    _require(
+        o.moment_dtype == "float32" or o.b2 <= 0.98, "optimizer.moment_dtype", o.moment_dtype,
+        "'float32' where optimizer.b2 > 0.98: eight bits would not see a step's share",
+    )  # fmt: skip
+    named = bool(o.trainable) and all(isinstance(x, str) for x in o.trainable)
+    _require(
+        named, "optimizer.trainable", o.trainable,
+        "names such as ('all',), ('heads', 'lora') or ('flow.*',), one at least",
+    )  # fmt: skip
+
+
+def _validate_rows(c: Config) -> None:
+    """A batch's rows divide over the mesh, over shards and into micro-batches."""
+    rows, mesh = c.data.batch_size, c.train.mesh
+    whole = all(isinstance(n, int) and n >= 1 for n in mesh)
+    _require(
+        len(mesh) == len(MESH_AXES) and whole, "train.mesh", mesh,
+        f"five sizes >= 1, for {MESH_AXES}",
+    )  # fmt: skip
+    _require(
+        rows % c.data.shards == 0, "data.shards", c.data.shards,
+        f"a divisor of data.batch_size={rows}",
+    )  # fmt: skip
+    devices, parts = mesh[0] * mesh[1], c.train.micro_batches
+    _require(
+        rows % devices == 0, "data.batch_size", rows,
+        f"a multiple of {devices}, the data x fsdp sizes of train.mesh={mesh}",
+    )  # fmt: skip
+    _require(
+        rows % parts == 0, "train.micro_batches", parts, f"a divisor of data.batch_size={rows}"
+    )
+    _require(
+        rows // parts % devices == 0, "train.micro_batches", parts,
+        f"a divisor of {rows // devices}: data.batch_size={rows} rows make parts of "
+        f"{rows // parts}, which the {devices} devices of data x fsdp in train.mesh={mesh} cannot "
+        "share",
+    )  # fmt: skip
+
+
 def _validate_layers(m: ModelConfig) -> None:
     """Which layers are of which kind, and the sliding ones' own heads."""
     for name in ("dense_layers", "global_layers"):
@@ -179,6 +289,7 @@ def validate(c: Config) -> None:
         _require(value in names, field, value, ", ".join(map(repr, names)) + " are accepted")
     m, a, s, t = c.model, c.audio, c.speech, c.microturn
     _validate_numbers(c)
+    _validate_audio(a, t.seconds)
     positions = t.seconds / a.hop_s / a.frames_per_position
     _require(
         _whole(positions), "microturn.seconds", t.seconds,
@@ -192,24 +303,18 @@ def validate(c: Config) -> None:
         f"{s.frames_per_position} frames "
         f"of speech.hop={s.hop} samples at speech.sample_rate={s.sample_rate} Hz each)",
     )  # fmt: skip
-    less = f"less than audio.log_max={a.log_max}"
-    _require(a.log_min < a.log_max, "audio.log_min", a.log_min, less)
-    _require(a.num_levels <= 256, "audio.num_levels", a.num_levels, "at most 256: levels are bytes")
-    _require(
-        s.fmin < s.fmax <= s.sample_rate / 2, "speech.fmax", s.fmax,
-        "more than speech.fmin and at most half of speech.sample_rate",
-    )  # fmt: skip
     _require(t.max_text_out >= 2, "microturn.max_text_out", t.max_text_out, "at least 2 tokens")
     _require(t.max_text_in >= 1, "microturn.max_text_in", t.max_text_in, "at least 1 token")
     blocks = t.kv_block >= 16 and t.kv_block % 16 == 0
     _require(blocks, "microturn.kv_block", t.kv_block, "a multiple of 16")
     _require(
-        s.sample_rate == a.sample_rate,
-        "speech.sample_rate",
-        s.sample_rate,
-        "equal to audio.sample_rate",
-    )
-    _require(s.window <= s.n_fft, "speech.window", s.window, f"at most speech.n_fft={s.n_fft}")
+        s.sample_rate == SAMPLE_RATE, "speech.sample_rate", s.sample_rate,
+        f"{SAMPLE_RATE}, as audio.sample_rate",
+    )  # fmt: skip
+    validate_waveform(s)
+    _validate_text(c)
+    _validate_optimizer(c)
+    _validate_rows(c)
     _require(
         m.num_heads % m.num_kv_heads == 0,
         "model.num_heads",
@@ -231,24 +336,10 @@ def validate(c: Config) -> None:
     _validate_layers(m)
     _validate_numerics(m)
     _require(
-        c.text.unpadded_vocab_size <= c.text.vocab_size, "text.unpadded_vocab_size",
-        c.text.unpadded_vocab_size, f"0 (off) to text.vocab_size={c.text.vocab_size}",
-    )  # fmt: skip
-    _require(
         s.enabled or c.data.speech_slots == 0, "speech.enabled", s.enabled,
         "True, or data.speech_slots=0: a model without a flow head reads no speech",
     )  # fmt: skip
     _require(m.conv_width >= 1, "model.conv_width", m.conv_width, "at least 1")
-    _require(
-        c.optimizer.moment_dtype == "float32" or c.optimizer.b2 <= 0.98,
-        "optimizer.moment_dtype", c.optimizer.moment_dtype,
-        "'float32' where optimizer.b2 > 0.98: eight bits would not see a step's share",
-    )  # fmt: skip
-    _require(
-        c.data.batch_size % c.train.micro_batches == 0,
-        "train.micro_batches", c.train.micro_batches,
-        f"a divisor of data.batch_size={c.data.batch_size}",
-    )  # fmt: skip
     _require(
         c.data.row_length % c.train.loss_chunks == 0,
         "train.loss_chunks", c.train.loss_chunks,
@@ -272,24 +363,18 @@ def validate(c: Config) -> None:
         c.data.row_length,
         f"a multiple of microturn.kv_block={t.kv_block}",
     )
-    _require(c.data.batch_size >= 1, "data.batch_size", c.data.batch_size, "at least 1 row")
     _require(
-        c.data.batch_size % c.data.shards == 0, "data.shards", c.data.shards,
-        f"a divisor of data.batch_size={c.data.batch_size}",
+        m.time_frequencies > 0 or m.position_bias == "token",
+        "model.time_frequencies", m.time_frequencies,
+        "1 or more, or model.position_bias='token'",
     )  # fmt: skip
-    whole = all(isinstance(n, int) and n >= 1 for n in c.train.mesh)
-    _require(
-        len(c.train.mesh) == len(MESH_AXES) and whole,
-        "train.mesh",
-        c.train.mesh,
-        f"five sizes >= 1, for {MESH_AXES}",
-    )
-    _require(
-        c.data.batch_size % (c.train.mesh[0] * c.train.mesh[1]) == 0,
-        "data.batch_size",
-        c.data.batch_size,
-        "a multiple of the data x fsdp sizes of train.mesh",
-    )
+    _require(m.clock_digits <= 9, "model.clock_digits", m.clock_digits, "0 (off) to 9: int32")
+    for field, seed in (
+        ("train.seed", c.train.seed),
+        ("data.seed", c.data.seed),
+        ("decode.seed", c.decode.seed),
+    ):
+        _require(seed < 2**32, field, seed, "less than 2**32")
     _validate_data(c, round(positions), round(patches))
     _require(
         m.hearing_layer <= m.num_layers, "model.hearing_layer", m.hearing_layer,

@@ -338,6 +338,15 @@ def test_a_vocabulary_smaller_than_the_tokenizer_is_refused(corpus):
     config = dataclasses.replace(CONFIG, text=dataclasses.replace(CONFIG.text, vocab_size=100))
     with pytest.raises(ConfigError, match="text.vocab_size=100"):
         train_batches(config, corpus=corpus)
+    text = dataclasses.replace(CONFIG.text, unpadded_vocab_size=100)
+    with pytest.raises(ConfigError, match="text.unpadded_vocab_size=100"):
+        train_batches(dataclasses.replace(CONFIG, text=text), corpus=corpus)
+
+
+def test_a_vocabulary_that_is_not_there_is_named(corpus):
+    text = dataclasses.replace(CONFIG.text, tokenizer="elsewhere.json")
+    with pytest.raises(ConfigError, match="text.tokenizer='elsewhere.json' .*bpe512"):
+        train_batches(dataclasses.replace(CONFIG, text=text), corpus=corpus)
 
 
 def test_the_measuring_command_reports_rate_fill_and_losses(corpus):

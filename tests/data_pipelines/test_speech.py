@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_pipelines import alignment, rooms, skills, speech, timbres, voices
 from data_pipelines.speech import SAMPLE_RATE, Speech
-from data_pipelines.voice_bank import VoiceBank, phrase_key
+from data_pipelines.voice_bank import DamagedRecording, VoiceBank, phrase_key
 from data_pipelines.voices import SPLITS, UserVoice
 
 PHRASES = ("remind me in four seconds", "count every red one", "stop")
@@ -207,9 +207,9 @@ def test_a_damaged_recording_is_named(bank_dir, damage, message):
     bank = VoiceBank(bank_dir)
     path = bank.path("ann", PHRASES[1])
     damage(path)
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(DamagedRecording, match=message) as caught:
         bank.load("ann", PHRASES[1])
-    assert str(path) in str(caught.value)
+    assert str(path) in str(caught.value) and caught.value.path == path
 
 
 def test_pools_of_rooms_and_noises_are_disjoint_and_stable():

@@ -4,6 +4,9 @@ import collections
 import dataclasses
 import json
 import math
+import os
+import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from data_pipelines.phrases import number
 from data_pipelines.session import EARLY_S, HEARD_S, Conflict, Session, check
 from data_pipelines.skills.interruption import LISTS
 from data_pipelines.speech import Utterance
+from data_pipelines.voice_bank import DamagedRecording
 from data_pipelines.voices import UserVoice
 from tmi.data.records import model_sound, open_corpus, read_sessions
 from tmi.microturn import layout
@@ -84,6 +88,14 @@ def test_list_phrases(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert 0 < len(lines) <= 1500
     assert len(set(lines)) == len(lines) and all(line.strip() == line and line for line in lines)
+
+
+def test_a_reader_that_has_enough_of_the_phrases_is_no_error(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:  # as `| head` leaves it
+        monkeypatch.setattr(sys, "stdout", out)
+        assert synthetic.main(["--list_phrases", "--split=eval"]) == 0
 
 
 def test_users_say_listed_phrases_only(monkeypatch):
@@ -282,11 +294,51 @@ def test_records_depend_on_the_seed_and_not_on_the_workers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--skills=answr", "--out=x"], ["--sessions=4"], ["--out=x", "--max_seconds=3"]]
-)
+    "flags",
+    [
+        ["--skills=answr", "--out=x"], ["--sessions=4"], ["--out=x", "--max_seconds=3"],
+        ["--out=x", "--voice_bank=nowhere"],
+    ],
+)  # fmt: skip
 def test_mistakes_are_explained(flags, capsys):
     assert synthetic.main(flags) == 2
     assert "error: " in capsys.readouterr().err
+
+
+class Bank(Beeps):
+    """A voice bank half of whose files are junk."""
+
+    junk = 2
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def sample_voice(self, rng, split):
+        return UserVoice()
+
+    def user(self, text, voice):
+        if len(text) % 2 < self.junk / 2:
+            raise DamagedRecording(pathlib.Path(f"bank/{text}.wav"), "no readable wav")
+        return super().user(text, voice)
+
+
+def test_damaged_recordings_are_skipped_counted_and_named_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(synthetic, "Speech", Bank)
+    job = synthetic.Job(str(tmp_path), "eval", 3, 6, skills="answer,refusal", clean=True)
+    manifest = synthetic.render(job, progress=False)
+    assert manifest["trials"] > 0 and manifest["sessions"] == 6
+    found = manifest["damaged_recordings"]
+    named = [line for line in capsys.readouterr().err.splitlines() if "skipped: " in line]
+    assert len(found) > 3 and named
+    assert sorted(named) == sorted(f"skipped: {path}: no readable wav" for path in found)
+
+
+def test_a_bank_of_junk_ends_with_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(synthetic, "Speech", Bank)
+    monkeypatch.setattr(Bank, "junk", 4)
+    flags = [f"--out={tmp_path}", "--split=dev", "--sessions=1", "--skills=answer"]
+    assert synthetic.main(flags) == 1
+    assert "files are damaged" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_mixture_gives_weights():

@@ -8,7 +8,9 @@ import types
 import numpy as np
 import pytest
 
+from experiments.debug import get_config
 from tests.evals.sessions import frame, full, played, record, trial
+from tmi import config as config_lib
 from tmi.config import Config
 from tmi.data.records import CorpusError, ShardWriter
 from tmi.evals import report, runner
@@ -17,6 +19,8 @@ from tmi.evals.baselines import BASELINES
 from tmi.evals.timeline import draw_timeline
 from tmi.evals.trace import load
 from tmi.media.video import decode_image
+from tmi.sharding import param_shapes
+from tmi.train import checkpoint
 
 FIELDS = {"suite", "metric", "system", "value", "n", "ci95", "mode", "asr", "judge", "clock"}
 
@@ -65,10 +69,29 @@ def options(corpus, out, **fields):
     return runner.Options(out=out, corpus=corpus, workers=1, **fields)
 
 
-def test_everything_is_written(corpus, tmp_path, decoder):
+def test_a_checkpoint_is_its_config_and_its_weights(tmp_path):
+    shapes = param_shapes(debug := config_lib.from_config_dict(get_config()))
+
+    def identity(config=debug, weight=0.5) -> str:
+        weights = {n: np.full(shape, weight, np.float16) for n, shape in shapes.items()}
+        checkpoint.write_config(tmp_path, config)
+        (tmp_path / "info.json").write_text(json.dumps({"format_version": 1, "step": 1}))
+        np.savez(tmp_path / "params.npz", **weights)
+        return runner.checkpoint_id(tmp_path)
+
+    first = identity()
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scores.json").write_text("{}")
+    assert identity() == first
+    louder = dataclasses.replace(debug.decode, temperature=0.5)
+    others = {identity(dataclasses.replace(debug, decode=louder)), identity(weight=0.25)}
+    assert len(others | {first}) == 3
+
+
+def test_everything_is_written(corpus, tmp_path, decoder, monkeypatch):
     work = tmp_path / "work"
-    work.mkdir()
-    (work / "weights").write_bytes(b"x")
+    monkeypatch.setattr(runner, "checkpoint_id", {work: "its weights"}.get)
     result = runner.evaluate(
         options(
             corpus, tmp_path / "out", workdir=work, systems=("model", "silent", "timer", "oracle"),
@@ -77,6 +100,7 @@ def test_everything_is_written(corpus, tmp_path, decoder):
     )  # fmt: skip
     scores = json.loads((tmp_path / "out/scores.json").read_text())
     assert set(scores) == {"corpus_hash", "checkpoint", "seed", "rows"}
+    assert scores["checkpoint"] == "its weights"
     assert all(set(r) == FIELDS for r in scores["rows"])
     assert {r["mode"] for r in scores["rows"]} == {"strict", "reference"}
     by = {(r["suite"], r["metric"], r["system"]): r for r in scores["rows"]}

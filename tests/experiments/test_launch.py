@@ -110,6 +110,20 @@ def test_an_argument_of_get_config_stays():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("ablate_tick.py:abc", r"ablate_tick.py:abc: .*seconds .*0.2, 0.4, 1.0"),
+        ("ablate_tick.py:0", "ablate_tick.py:0: .*seconds"),
+        ("ablate_position.py:rope", "position_bias='rope' .*'token', 'microturn', 'both'"),
+        ("debug.py:abc", "debug.py:abc: .*takes nothing behind a colon"),
+    ],
+)
+def test_an_argument_that_cannot_work_names_what_can(config, said):
+    with pytest.raises(ConfigError, match=said):
+        launch.members(f"experiments/{config}", False, [])
+
+
 POD = [
     "--config.train.mesh=(1,16,1,1,1)", "--config.data.batch_size=16", "--config.data.shards=16",
     "--config.data.corpus=gs://b/train", "--config.data.dev_corpus=gs://b/dev",

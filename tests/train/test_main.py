@@ -27,7 +27,10 @@ def run(*args: str) -> subprocess.CompletedProcess:
     [
         ("--config.modle.width=3", "config.modle.width does not exist; accepted in config: audio,"),
         ("--config.model.widht=3", r"config.model.widht does not exist; .*config.model: width,"),
-        ("-config.train=3", "config.train does not exist; accepted in config.train: steps,"),
+        (
+            "-config.train=3",
+            r"config.train is a section .*config.train.NAME=VALUE .*one of steps, ",
+        ),
         ("--noconfig.train.rmat", "config.train.rmat does not exist; .* remat"),
     ],
 )
@@ -48,6 +51,8 @@ def test_every_field_can_be_given():
         (["--config=experiments/debug.py", "--config.model.num_heads=3", "--config.model.num_kv_heads=2"], "a multiple of model.num_kv_heads"),  # noqa: E501
         (["--config.model.width=3"], "--config=F, which is missing"),
         ([], "give an experiment"),
+        (["--config=experiments/ablate_tick.py:abc"], "such as 0.2, 0.4, 1.0"),
+        (["--config=experiments/debug.py", "--config.model=3"], "config.model is a section"),
         (["--config=experiments/none.py"], "no such file; there are: "),
         (["--config=experiments/debug.py", "--config.data.corpus=nowhere"], "nowhere is no corpus"),
     ],

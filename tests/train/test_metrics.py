@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 
 import numpy as np
 import pytest
@@ -99,3 +102,17 @@ def test_lines_of_steps_to_be_done_again_are_dropped(tmp_path, capsys):
     read = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in read] == [2, 4, 5]
     assert "step 4/10 loss 0.5000, ETA" in capsys.readouterr().err
+
+
+def test_the_bar_shows_the_time_left_and_the_speeds(tmp_path, monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "200")
+    writer = Writer(tmp_path, 0, 10)
+    speeds = {"tokens_per_s": 5000.0, "model_gflops": 12.34, "share_of_ceiling": 0.21}
+    writer.report(4, {"loss": 0.5} | {f"speed/{k}": v for k, v in speeds.items()})
+    writer.progress(5, 0.25)
+    writer.close()
+    assert "loss=0.2500, tokens/s=5000, GFLOP/s=12.3, ceiling=21%" in terminal.getvalue()
+    assert re.search(r"5/10 \[.*<.*step", terminal.getvalue())

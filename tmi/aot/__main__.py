@@ -28,6 +28,7 @@ libtpu.set_flags()
 from tmi import config as config_lib  # noqa: E402
 from tmi.aot import hardware, hlo, program, roofline  # noqa: E402
 from tmi.config import MESH_AXES, Config, ConfigError  # noqa: E402
+from tmi.train.overrides import parse_or_exit  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "CHIP:AxBxC, or CHIP alone with --fit.")
@@ -113,7 +114,7 @@ def fit(config: Config, chip: hardware.Chip, mode: str, sessions: int, context: 
 
     Raises ConfigError if none does.
     """
-    rows = config.data.batch_size if mode == "train" else sessions
+    rows = config.data.batch_size // config.train.micro_batches if mode == "train" else sessions
     for where in hardware.smallest_first(chip):
         for sizes in meshes(config, where.num_devices, rows):
             train = dataclasses.replace(config.train, mesh=sizes)
@@ -193,4 +194,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_or_exit)

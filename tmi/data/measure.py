@@ -1,6 +1,6 @@
 """How fast batches are made, how full they are, what is lost: one JSON object on stdout.
 
-python -m tmi.data.measure --corpus=corpus/train [--batches=20] [--row_length=1024 ...]
+python -m tmi.data.measure --corpus=build/corpus/train [--batches=20] [--row_length=1024 ...]
 """
 
 from __future__ import annotations

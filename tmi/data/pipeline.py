@@ -311,12 +311,20 @@ class _Features:
         if tokenizer is None:
             from tmi.media.text import Tokenizer
 
-            tokenizer = Tokenizer.load(config.text.tokenizer)
-            if tokenizer.vocab_size > config.text.vocab_size:
-                raise ConfigError(
-                    f"config.text.vocab_size={config.text.vocab_size} cannot work: tokenizer "
-                    f"{config.text.tokenizer!r} needs {tokenizer.vocab_size}"
-                )
+            t = config.text
+            try:
+                tokenizer = Tokenizer.load(t.tokenizer)
+            except (OSError, ValueError) as e:
+                raise ConfigError(f"config.text.tokenizer={t.tokenizer!r} cannot work: {e}") from e
+            for field, size in (
+                ("vocab_size", t.vocab_size),
+                ("unpadded_vocab_size", t.unpadded_vocab_size or t.vocab_size),
+            ):
+                if size < tokenizer.vocab_size:
+                    raise ConfigError(
+                        f"config.text.{field}={size} cannot work: tokenizer {t.tokenizer!r} needs "
+                        f"{tokenizer.vocab_size}"
+                    )
         self._config, self._sessions, self._tokenizer = config, sessions, tokenizer
         self._vary = vary
         self._dmel = DMel(config.audio)

@@ -21,9 +21,9 @@ from array_record.python import array_record_module  # pyright: ignore[reportAtt
 from etils import epath
 
 from tmi import paths
+from tmi.config import SAMPLE_RATE
 
 RECORD_VERSION = 1
-SAMPLE_RATE = 16_000
 CUT_TAIL_S = 0.1
 
 

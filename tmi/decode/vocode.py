@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from tmi.config import SpeechConfig
+from tmi.config_rules import validate_waveform
 from tmi.media import audio
 
 # Measured on analysis-synthesis, see docs/LOG.md; none of them is critical.
@@ -44,8 +45,8 @@ def delay_samples(config: SpeechConfig) -> int:
 
 
 def init(config: SpeechConfig, batch: int = 1) -> VocoderState:
-    """The state of `batch` streams that have said nothing."""
-    _check(config)
+    """The state of `batch` streams that have said nothing. Raises ConfigError if none can speak."""
+    validate_waveform(config)
     return VocoderState(
         jnp.zeros((batch, config.window - config.hop)),
         jnp.zeros((batch, config.look_ahead, config.n_fft // 2 + 1)),
@@ -198,20 +199,6 @@ def _pad_end(samples: Float[Array, "B n"], length: int) -> Float[Array, "B lengt
 
 
 # Constants of a config.
-
-
-def _check(config: SpeechConfig) -> None:
-    if config.window % config.hop or config.window < 2 * config.hop:
-        raise ValueError(
-            "speech.window must be a multiple of speech.hop and at least twice it, got "
-            f"{config.window} and {config.hop}"
-        )
-    if config.n_fft < config.window:
-        raise ValueError(
-            f"speech.n_fft must be at least speech.window = {config.window}, got {config.n_fft}"
-        )
-    if config.look_ahead < 0:
-        raise ValueError(f"speech.look_ahead must be at least 0 hops, got {config.look_ahead}")
 
 
 @functools.lru_cache(maxsize=8)

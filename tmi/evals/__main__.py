@@ -12,7 +12,7 @@ from tmi.evals.runner import MODEL, Options, Result, evaluate
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Holds the checkpoint; not needed for baselines.")
 _SUITE = flags.DEFINE_string("suite", None, "Comma list of suites; all by default.")
-_CORPUS = flags.DEFINE_string("corpus", "corpus/eval", "The corpus to evaluate on.")
+_CORPUS = flags.DEFINE_string("corpus", "build/corpus/eval", "The corpus to evaluate on.")
 _DEV = flags.DEFINE_string("dev_corpus", None, "What the timer learns from; --corpus by default.")
 _OUT = flags.DEFINE_string(
     "out", None, required=True, help="Where scores.json, report.html and traces go."

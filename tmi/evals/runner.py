@@ -14,10 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 
+import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from tmi.config import Config
+from tmi.config import Config, to_json
 from tmi.data.records import Corpus, CorpusError, SessionRecord, open_corpus, read_sessions
 from tmi.evals import bits, export, moonshine, spoken
 from tmi.evals import trace as traces
@@ -180,7 +181,7 @@ def evaluate(options: Options) -> Result:
     result = Result(
         {
             "corpus_hash": corpus.hash,
-            "checkpoint": checkpoint_id(options.workdir) if decoder else None,
+            "checkpoint": checkpoint_id(options.workdir) if decoder and options.workdir else None,
             "seed": options.seed,
             "rows": [dataclasses.asdict(r) | {"ci95": list(r.ci95)} for r in out_rows],
         },
@@ -346,15 +347,15 @@ def _examples(records: Iterable[SessionRecord], count: int) -> list[str]:
     return ids
 
 
-def checkpoint_id(workdir: pathlib.Path | None) -> str | None:
-    """Identifies a workdir's contents: a hash of its files but logs."""
-    if workdir is None:
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(p for p in workdir.rglob("*") if p.is_file()):
-        if not path.name.startswith("events.") and path.name not in ("scores.json", "report.html"):
-            digest.update(str(path.relative_to(workdir)).encode())
-            digest.update(path.read_bytes())
+def checkpoint_id(workdir: pathlib.Path) -> str:
+    """Identifies what is evaluated: a hash of the config and of the weights that the decoder takes,
+    and of nothing else that a workdir holds."""
+    from tmi.train.checkpoint import restore_params
+
+    config, params = restore_params(workdir)
+    digest = hashlib.sha256(to_json(config).encode())
+    for name, x in sorted(params.items()):
+        digest.update(f"{name} {x.shape}".encode() + np.asarray(x).tobytes())
     return digest.hexdigest()[:16]
 
 

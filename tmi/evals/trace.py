@@ -31,9 +31,8 @@ from collections.abc import Sequence
 import numpy as np
 import soundfile
 
+from tmi.config import SAMPLE_RATE
 from tmi.evals import answers, onsets
-
-SAMPLE_RATE = 16_000
 
 
 @dataclasses.dataclass

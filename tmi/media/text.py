@@ -37,6 +37,11 @@ def _without_added(vocabulary: str) -> str:
     return json.dumps(json.loads(vocabulary) | {"added_tokens": [], "post_processor": None})
 
 
+def vocabularies() -> list[str]:
+    """Names of the vocabularies of tmi/media/vocab."""
+    return sorted(p.stem for p in VOCAB_DIR.glob("*.json"))
+
+
 class Tokenizer:
     """Tokens of one vocabulary. `decode(encode(text)) == text` for every text.
 
@@ -148,6 +153,6 @@ def _load(name: str) -> Tokenizer:
     if not path.exists():
         path = Path(name)
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in VOCAB_DIR.glob("*.json")))
+        known = ", ".join(vocabularies())
         raise FileNotFoundError(f"no vocabulary {name!r}; accepted are {known} or a path to a file")
     return Tokenizer(path.read_text(encoding="utf-8"))

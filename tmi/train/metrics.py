@@ -207,7 +207,8 @@ class Writer:
         if self._terminal and "speed/tokens_per_s" in values:
             ceiling = f"{100 * values['speed/share_of_ceiling']:.0f}%"
             tokens = f"{values['speed/tokens_per_s']:.0f}"
-            self._speeds = {"tokens/s": tokens, "ceiling": ceiling}
+            gflops = f"{values['speed/model_gflops']:.1f}"
+            self._speeds = {"tokens/s": tokens, "GFLOP/s": gflops, "ceiling": ceiling}
         if self._terminal:
             return
         rate = (time.perf_counter() - self._began) / max(1, step - self._start)

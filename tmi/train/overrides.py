@@ -1,8 +1,12 @@
-"""Fields of the config as they are given on a command line: --config.a.b=value."""
+"""A config as it is given on a command line: --config=F[:argument] --config.a.b=value."""
 
 from __future__ import annotations
 
+import pathlib
+import sys
 from collections.abc import Sequence
+
+from absl import flags
 
 from tmi import config as config_lib
 from tmi.config import Config, ConfigError
@@ -19,9 +23,51 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if field in fields:
             continue
         section = field.split(".")[0] + "."
+        inside = [f.removeprefix(f"{field}.") for f in fields if f.startswith(f"{field}.")]
+        if inside:
+            raise ConfigError(
+                f"config.{field} is a section and not given as a whole: config.{field}.NAME=VALUE "
+                f"is accepted, NAME being one of {', '.join(inside)}"
+            )
         here = [f.removeprefix(section) for f in fields if f.startswith(section)]
         where = f"config.{section[:-1]}" if here else "config"
         accepted = here or sorted({f.split(".")[0] for f in fields})
         raise ConfigError(
             f"config.{field} does not exist; accepted in {where}: {', '.join(accepted)}"
         )
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses all flags; returns what is none.
+
+    Raises ConfigError for a field, a file or a value that cannot be, in one line.
+    """
+    check_overrides(argv[1:])
+    if not any(a.split("=")[0].lstrip("-") == "config" for a in argv[1:]):
+        loose = [a for a in argv[1:] if a.lstrip("-").startswith("config.")]
+        if loose:
+            raise ConfigError(f"{loose[0]} changes a field of --config=F, which is missing")
+    for arg in argv[1:]:
+        name, _, value = arg.partition("=")
+        file = pathlib.Path(value.split(":")[0])  # behind a colon: an argument of get_config
+        if name.lstrip("-") == "config" and value and not file.is_file():
+            near = sorted(str(p) for p in file.parent.glob("[a-z]*.py"))
+            raise ConfigError(f"--config={value}: no such file; there are: {', '.join(near)}")
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as e:
+        text = str(e)
+        if "Traceback" in text:  # of get_config: its last line says what it is
+            what, last = text.split(": Error")[0], text.strip().splitlines()[-1]
+            named = last.removeprefix("tmi.config.ConfigError: ")
+            text = named if named != last else f"{what}: {last}"
+        raise ConfigError(text) from e
+
+
+def parse_or_exit(argv: list[str]) -> list[str]:
+    """`parse` for app.run: an error is one line on stderr, and the end."""
+    try:
+        return parse(argv)
+    except (ConfigError, OSError, KeyError, AttributeError, TypeError, ValueError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(1)
