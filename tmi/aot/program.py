@@ -5,8 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import importlib.util
 import math
+import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,6 +18,7 @@ from jax.experimental import mesh_utils, topologies
 from jax.sharding import AxisType, Mesh
 
 from tmi import sharding
+from tmi.aot import hardware
 from tmi.aot.hardware import Slice
 from tmi.config import MESH_AXES, Config, ConfigError
 from tmi.data.batch import abstract_batch, room
@@ -59,24 +63,45 @@ class Compiled:
 def slice_mesh(where: Slice, sizes: tuple[int, ...]) -> Mesh:
     """A mesh of sizes over the slice's devices.
 
-    Raises ConfigError if they are of another number; RuntimeError saying how to get libtpu.
+    Raises ConfigError if they are of another number, and what `devices_of` raises.
     """
     if math.prod(sizes) != where.num_devices:
         raise ConfigError(
             f"config.train.mesh={sizes!r} cannot work: {where.name} has {where.num_devices} "
             f"devices, and accepted are five sizes ({', '.join(MESH_AXES)}) of that product"
         )
-    try:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=where.name)
-    except Exception as error:
-        raise RuntimeError(
-            f"no TPU compiler for {where.name}: {error}. It comes with the extra [tpu]: "
-            "pip install -e '.[tpu]', and runs with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1"
-        ) from error
-    devices = mesh_utils.create_device_mesh(
-        sizes, devices=topology.devices, allow_split_physical_axes=True
-    )
+    found = devices_of(where)
+    devices = mesh_utils.create_device_mesh(sizes, devices=found, allow_split_physical_axes=True)
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def devices_of(where: Slice) -> Sequence[jax.Device]:
+    """Of a slice that is not there, as the TPU's compiler knows them.
+
+    Raises RuntimeError saying how to get libtpu, or that there is no such slice.
+    """
+    options: dict[str, Any] = {}
+    if where.chip.config_name:
+        options["chip_config_name"] = where.chip.config_name
+    if where.num_chips < 4:  # a part of a host
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        found = topologies.get_topology_desc(
+            platform="tpu", topology_name=where.name, **options
+        ).devices
+    except Exception as error:
+        said = str(error).splitlines()[0]
+        if importlib.util.find_spec("libtpu") or os.environ.get("TPU_LIBRARY_PATH"):
+            raise RuntimeError(
+                f"the TPU compiler knows no slice {where.name}: {said}; accepted is for instance "
+                f"{hardware.example(where.chip)}"
+            ) from error
+        raise RuntimeError(
+            f"no TPU compiler: {said}. It comes with the extra [tpu]: pip install -e '.[tpu]', and "
+            "runs with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1"
+        ) from error
+    assert len(found) == where.num_devices, f"{where.name}: {len(found)} devices"
+    return found
 
 
 def train_program(config: Config, mesh: Mesh) -> Program:
