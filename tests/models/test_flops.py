@@ -18,7 +18,7 @@ from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
 
 
 def product_macs(f, *args) -> int:
-    """Multiply-adds of all matrix products in f, by its jaxpr."""
+    """Multiply-adds of all matrix products in f, by its jaxpr; in a scan as often as it runs."""
 
     def count(jaxpr) -> int:
         total = 0
@@ -30,7 +30,7 @@ def product_macs(f, *args) -> int:
             for value in eqn.params.values():
                 inner = getattr(value, "jaxpr", value)
                 if hasattr(inner, "eqns"):
-                    total += count(inner)
+                    total += eqn.params.get("length", 1) * count(inner)
         return total
 
     return count(jax.make_jaxpr(f)(*args).jaxpr)

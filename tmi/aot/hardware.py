@@ -14,7 +14,8 @@ import re
 @dataclasses.dataclass(frozen=True)
 class Chip:
     """One chip. `link_bytes` is a link's bandwidth in one direction; an axis of the torus has a
-    link each way. `devices` are what JAX sees of it."""
+    link each way. `devices` are what JAX sees of it; `config_name` is what the compiler calls the
+    setting in which it sees them, where that is not its default; `most_chips`: of one slice."""
 
     name: str
     flops_bf16: float  # per second
@@ -22,17 +23,19 @@ class Chip:
     hbm_bandwidth: float  # bytes a second
     link_bytes: float  # bytes a second
     torus_axes: int
+    most_chips: int
     devices: int = 1
+    config_name: str | None = None
 
 
 CHIPS = {
     c.name: c
     for c in (
-        Chip("v4", 275e12, 32 * 2**30, 1.228e12, 4.5e10, 3),
-        Chip("v5e", 197e12, 16 * 2**30, 8.19e11, 4.5e10, 2),
-        Chip("v5p", 459e12, 95 * 2**30, 2.765e12, 9e10, 3),
-        Chip("v6e", 918e12, 32 * 2**30, 1.638e12, 9e10, 2),
-        Chip("tpu7x", 2307e12, 192 * 2**30, 7.38e12, 1e11, 3, devices=2),
+        Chip("v4", 275e12, 32 * 2**30, 1.228e12, 4.5e10, 3, 2048, config_name="megacore"),
+        Chip("v5e", 197e12, 16 * 2**30, 8.19e11, 4.5e10, 2, 256),
+        Chip("v5p", 459e12, 95 * 2**30, 2.765e12, 9e10, 3, 6144),
+        Chip("v6e", 918e12, 32 * 2**30, 1.638e12, 9e10, 2, 256),
+        Chip("tpu7x", 2307e12, 192 * 2**30, 7.38e12, 1e11, 3, 9216, devices=2),
     )
 }
 
@@ -74,6 +77,10 @@ def parse(text: str) -> Slice:
         raise ValueError(
             f"--topology={text!r}: {chip.name} is wired as {grid}, e.g. {example(chip)}"
         )
+    if math.prod(shape) > chip.most_chips:
+        raise ValueError(
+            f"--topology={text!r}: a slice of {chip.name} has {chip.most_chips} chips at most"
+        )
     return Slice(chip, shape)
 
 
@@ -81,12 +88,14 @@ def example(chip: Chip) -> str:
     return f"{chip.name}:{'x'.join(['4'] * chip.torus_axes)}"
 
 
-def smallest_first(chip: Chip) -> list[Slice]:
-    """Slices of 4 to 512 chips whose sides are powers of two, balanced, in order of size."""
+def smallest_first(chip: Chip, most: int = 512) -> list[Slice]:
+    """Slices of 4 to `most` chips, or as many as there are, whose sides are powers of two,
+    balanced, in order of size. A host's own four chips lie in one plane: 2x2x1."""
+    sides = [2, 2, 1][: chip.torus_axes]
     out = []
-    for log in range(2, 10):
-        sides = [1] * chip.torus_axes
-        for i in range(log):
-            sides[-1 - i % chip.torus_axes] *= 2
-        out.append(Slice(chip, tuple(sorted(sides))))
+    while math.prod(sides) <= min(most, chip.most_chips):
+        out.append(Slice(chip, tuple(sides)))
+        sides.sort()
+        sides[0] *= 2
+        sides.sort()
     return out

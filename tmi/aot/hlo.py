@@ -1,9 +1,5 @@
-"""What the compiled text says about communication.
-
-Collectives are counted once a run of the program: those inside a loop as often as the loop runs. A
-TPU's text gives no trip counts, so they are read off the constant that the loop's condition
-compares with; where that fails the count is the caller's to give. Of branches the one counts that
-moves most.
+"""What the compiled text says about communication: collectives, counted once a run of the program,
+those inside a loop as often as the loop runs.
 
 An all-gather that goes on beside computation is spread over fusions of a TPU's text: one starts it,
 others take it on while they compute something else, one ends it. It is counted where it starts.
@@ -15,158 +11,147 @@ import collections
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all",
-         "collective-permute")  # fmt: skip
-BYTES = {
-    "pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s32": 4, "u32": 4,
-    "f32": 4, "s64": 8, "u64": 8, "f64": 8,
-}  # fmt: skip
+import numpy as np
+
+from tmi.aot.text import Computation, Module, read, starts
+
 COMPUTES = ("fusion", "custom-call", "convolution", "dot", "while", "conditional", "call", "sort")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([\w\-]+)\((.*)$", re.M)
-_CALLEES = re.compile(r"(?:to_apply|calls|called_computations)=\{?%?([\w.\-]+)")
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
     """bytes: of the larger of what one device puts in and gets out; group: devices that take part
-    together; times: runs in one run of the program; loop: whether it stands in one."""
+    together; times: runs in one run of the program; axes: of the mesh, along which the group lies;
+    dims: of what bytes are of."""
 
     kind: str
     bytes: int
     group: int
     times: int
     asynchronous: bool
+    axes: tuple[str, ...] = ()
+    dims: tuple[int, ...] = ()
 
 
-STARTS = 'custom_call_target="AsyncCollectiveStart"'
-
-
-def collectives(text: str, default_trips: int = 1) -> list[Collective]:
-    """All collectives of the text of a compiled module."""
-    bodies = _computations(text)
-    times = _times(bodies, default_trips)
+def collectives(
+    text: str | Module, default_trips: int = 1, mesh: Mapping[str, int] | None = None
+) -> list[Collective]:
+    """All collectives of a compiled module. `mesh`: its axes and their sizes; without, no axes."""
+    module = read(text, default_trips) if isinstance(text, str) else text
+    devices = math.prod((mesh or {}).values())
     out = []
-    for name, instructions in bodies.items():
-        begun = _starts(instructions)
-        for at, (own, shape, op, rest) in enumerate(instructions):
-            kind = op.removesuffix("-start")
-            if kind not in KINDS or not times.get(name):
+    for name, instructions in module.computations.items():
+        begun = starts(instructions)
+        for at, i in enumerate(instructions):
+            kind, times = i.collective, module.times.get(name)
+            if kind is None or not times:
                 continue
-            group = _group_size(rest)
-            arrays = [_size(*a) for a in _ARRAY.findall(shape)]
-            size = max(arrays, default=0)
+            groups = _groups(i.rest, devices)
+            group = len(groups[0])
+            largest = max(i.arrays, key=lambda a: a.bytes, default=None)
+            size, dims = (largest.bytes, largest.dims) if largest else (0, ())
             if kind == "reduce-scatter":  # its result is the smaller side
                 size *= group
-            beside = begun or op.endswith("-start") and _computes(own, instructions[at + 1 :])
-            out.append(Collective(kind, size, group, times[name], beside))
+            beside = begun or i.op.endswith("-start") and _computes(i.name, instructions[at + 1 :])
+            axes = _axes(groups, mesh) if mesh else ()
+            out.append(Collective(kind, size, group, times, beside, axes, dims))
     return out
 
 
-def _computes(started: str, after) -> bool:
+def _computes(started: str, after: Computation) -> bool:
     """Whether anything is computed between a collective's start and its end; a compiled text is in
     the order in which it runs."""
-    for _, _, op, rest in after:
-        if op.endswith("-done") and re.search(rf"%?{re.escape(started)}[,)]", rest):
+    for i in after:
+        if i.op.endswith("-done") and started in i.operands:
             return False
-        if op in COMPUTES:
+        if i.op in COMPUTES:
             return True
     return False
 
 
-def _starts(instructions) -> bool:
-    """Whether a fusion of these instructions starts a collective that others take on."""
-    return any(op == "custom-call" and STARTS in rest for _, _, op, rest in instructions)
-
-
-def by_kind(found: list[Collective]) -> dict[str, dict[str, float]]:
-    """Kind -> count of runs and bytes of one device."""
-    out: dict[str, dict[str, float]] = collections.defaultdict(lambda: {"count": 0, "bytes": 0})
+def by_kind(found: list[Collective]) -> dict[str, dict]:
+    """Kind -> count of runs and bytes of one device, bytes by the mesh's axes along which they
+    travel, and the largest of them."""
+    out: dict[str, dict] = {}
     for c in found:
-        out[c.kind]["count"] += c.times
-        out[c.kind]["bytes"] += c.times * c.bytes
-    return dict(out)
-
-
-def _computations(text: str) -> dict[str, list[tuple[str, str, str, str]]]:
-    out: dict[str, list] = {}
-    name = None
-    for line in text.splitlines():
-        if line.endswith("{") and not line.startswith(" ") and "=" not in line.split("(")[0]:
-            head = line.removeprefix("ENTRY ").lstrip("%").split(" ")[0].split("(")[0]
-            name = head
-            out[name] = []
-            if line.startswith("ENTRY"):
-                out["ENTRY"] = out[name]
-        elif name is not None and (match := _INSTRUCTION.match(line)):
-            out[name].append(match.groups())
+        kind = out.setdefault(c.kind, {"count": 0, "bytes": 0, "largest": 0, "axes": {}})
+        kind["count"] += c.times
+        kind["bytes"] += c.times * c.bytes
+        kind["largest"] = max(kind["largest"], c.bytes)
+        along = ",".join(c.axes)
+        kind["axes"][along] = kind["axes"].get(along, 0) + c.times * c.bytes
     return out
 
 
-def _times(bodies: dict, default_trips: int) -> dict[str, int]:
-    """Runs of each computation in one run of the entry, which is listed under its own name."""
-    entry = next(n for n, body in bodies.items() if n != "ENTRY" and body is bodies["ENTRY"])
+def whole_gathers(
+    found: list[Collective], parameters: Mapping[str, tuple[tuple[int, ...], bool]]
+) -> dict[str, int]:
+    """Parameters that one all-gather makes whole where FSDP would not -> its bytes.
 
-    def runs(name: str) -> collections.Counter[str]:
-        """Of those that are run by `name`, itself counted once."""
-        out = collections.Counter({name: 1})
-        for _, _, op, rest in bodies.get(name, ()):
-            if op == "while":
-                condition = re.search(r"condition=%?([\w.\-]+)", rest)
-                body = re.search(r"body=%?([\w.\-]+)", rest)
-                known = re.search(r"known_trip_count[^\d]*(\d+)", rest)
-                trips = int(known[1]) if known else _trips(bodies.get(condition[1], ()))  # pyright: ignore
-                for callee, count in runs(body[1]).items():  # pyright: ignore
-                    out[callee] += count * (trips or default_trips)
-            elif op == "conditional":
-                out += max(map(runs, _branches(rest)), key=moved, default=collections.Counter())
-            elif op in ("call", "async-start"):
-                for callee in _CALLEES.findall(rest):
-                    out += runs(callee)
-            elif op == "fusion":
-                for callee in _CALLEES.findall(rest):
-                    if _starts(bodies.get(callee, ())):
-                        out += runs(callee)
-        return out
+    An all-gather is that of a parameter by the dimensions of its result, in whatever order; an
+    activation that happens to have them is taken for it.
 
-    def moved(found: collections.Counter[str]) -> int:
-        return sum(
-            count * max((_size(*a) for a in _ARRAY.findall(shape)), default=0)
-            for name, count in found.items()
-            for _, shape, op, _ in bodies.get(name, ())
-            if op.removesuffix("-start") in KINDS
-        )
+    Args:
+      parameters: name -> (shape, whether FSDP alone makes it whole, a layer at a time).
+    """
 
-    return runs(entry)
+    def sides(dims: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(d for d in dims if d > 1))
+
+    gathered: dict[tuple[int, ...], int] = collections.defaultdict(int)
+    for c in found:
+        if c.kind == "all-gather":
+            gathered[sides(c.dims)] = max(gathered[sides(c.dims)], c.bytes)
+    return {
+        name: gathered[sides(shape)]
+        for name, (shape, by_fsdp) in parameters.items()
+        if not by_fsdp and sides(shape) in gathered
+    }
 
 
-def _branches(rest: str) -> list[str]:
-    listed = re.search(r"branch_computations=\{([^}]*)\}", rest)
-    if listed:
-        return [name.strip().lstrip("%") for name in listed[1].split(",")]
-    return re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", rest)
-
-
-def _trips(condition) -> int:
-    """The constant that a counting loop's condition compares with; 0 if there is not just one."""
-    constants = {int(rest.split(")")[0]) for _, shape, op, rest in condition
-                 if op == "constant" and shape.startswith("s32[]")}  # fmt: skip
-    return constants.pop() if len(constants) == 1 else 0
-
-
-def _group_size(rest: str) -> int:
-    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
-        return int(match[2])
+def _groups(rest: str, devices: int) -> list[list[int]]:
+    """The devices of a group, by their places in the mesh, others being alike; of a permutation all
+    pairs of one and whom it sends to. `devices`: of all, where no group is written."""
+    if pairs := re.search(r"source_target_pairs=\{([{}\d,]*)\}", rest):
+        return [_whole(pair) for pair in re.findall(r"\{([\d,]+)\}", pairs[1])]
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
-        return len(match[1].split(","))
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", rest):
-        sizes = dict(re.findall(r"'([\w.\-:]+)'=(\d+)", match[1]))
+        return [_whole(match[1])]
+    if match := re.search(r"replica_groups=\[([\d,]+)\]<=(\S+?),? ", f"{rest} "):
+        return [_order(match[2]).reshape(_whole(match[1]))[0].tolist()]
+    named = r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))? \{([^}]*)\}"
+    if match := re.search(named, rest):
+        sizes = {axis: int(n) for axis, n in re.findall(r"'([\w.\-:]+)'=(\d+)", match[1])}
+        order = _order(match[2]) if match[2] else np.arange(math.prod(sizes.values()))
+        order = order.reshape(list(sizes.values()))
         # An axis, or a part of one: 'axis_0' or 'axis_0':(before)size.
-        named = re.findall(r"'([\w.\-]+)'(?::\(\d+\)(\d+))?", match[2])
-        return math.prod(int(part or sizes[axis]) for axis, part in named)
-    return 2  # a permutation: from one to another
+        taken = {axis: np.zeros(1, np.int64) for axis in sizes}
+        for axis, before, part in re.findall(r"'([\w.\-]+)'(?::\((\d+)\)(\d+))?", match[3]):
+            step = sizes[axis] // (int(before) * int(part)) if part else 1
+            at = step * np.arange(int(part or sizes[axis]))
+            taken[axis] = np.add.outer(taken[axis], at).ravel()
+        return [order[np.ix_(*taken.values())].ravel().tolist()]
+    return [list(range(devices)) if "replica_groups={}" in rest else [0, 1]]
 
 
-def _size(kind: str, dims: str) -> int:
-    return BYTES.get(kind, 0) * math.prod(int(d) for d in dims.split(",") if d)
+def _whole(numbers: str) -> list[int]:
+    return [int(n) for n in numbers.split(",")]
+
+
+def _order(text: str) -> np.ndarray:
+    """Of devices: '[2,4]T(1,0)', or a list."""
+    match = re.match(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
+    if match is None:
+        return np.array(_whole(text))
+    dims, turned = _whole(match[1]), _whole(match[2]) if match[2] else None
+    return np.arange(math.prod(dims)).reshape(dims).transpose(turned).ravel()
+
+
+def _axes(groups: list[list[int]], mesh: Mapping[str, int]) -> tuple[str, ...]:
+    """Those along which the places of a group differ."""
+    differ = set()
+    for group in groups:
+        places = np.unravel_index(group, tuple(mesh.values()))
+        differ |= {a for a, at in zip(mesh, places, strict=True) if len(set(at.tolist())) > 1}
+    return tuple(axis for axis in mesh if axis in differ)

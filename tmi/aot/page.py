@@ -46,25 +46,25 @@ def page(reports: list[dict]) -> str:
 
 
 def train_row(r: dict) -> str:
-    whole, state = memory(r), sum(r["bytes_per_device"].values()) - temporaries(r)
+    whole, state = memory(r), held(r) - temporaries(r)
     kinds = ", ".join(
-        f"{kind} {c['bytes'] / GIB:.1f}" for kind, c in r.get("collectives", {}).items()
+        f"{kind} {c['bytes'] / GIB:.1f}" for kind, c in (r.get("collectives") or {}).items()
     )
     cells = [
         r["topology"], mesh(r), f"{r.get('positions', 0):,}", whole, f"{state / GIB:.1f}",
-        f"{r.get('seconds', 0):.2f}", f"{r.get('expected_mfu', 0):.1%}",
-        f"{r.get('expected_mfu_full_overlap', 0):.1%} / {r.get('expected_mfu_no_overlap', 0):.1%}",
+        cell(r, "seconds", ".2f"), cell(r, "expected_mfu", ".1%"),
+        " / ".join(cell(r, f"expected_mfu_{o}_overlap", ".1%") for o in ("full", "no")),
         kinds,
     ]  # fmt: skip
     return row(cells)
 
 
 def decode_row(r: dict) -> str:
-    held = r["bytes_per_device"]
+    kinds = r["bytes_per_device"]
     cells = [
         r["topology"], mesh(r), f"{r.get('sessions')} x {r.get('context')}", memory(r),
-        f"{held['parameters'] / GIB:.1f}", f"{held['cache'] / GIB:.1f}", str(r.get("passes", 1)),
-        f"{1000 * r.get('seconds', 0):.1f}", r.get("bottleneck", ""),
+        f"{kinds['parameters'] / GIB:.1f}", f"{kinds['cache'] / GIB:.1f}", str(r.get("passes", 1)),
+        cell(r, "seconds", ".1f", 1000), r.get("bottleneck") or "",
     ]  # fmt: skip
     return row(cells)
 
@@ -77,13 +77,24 @@ def mesh(r: dict) -> str:
     return " x ".join(str(n) for n in r["mesh"].values())
 
 
+def cell(r: dict, field: str, form: str, times: float = 1) -> str:
+    """Of a field that a report may lack, or have as null where nothing was compiled."""
+    value = r.get(field)
+    return "" if value is None else format(times * value, form)
+
+
 def temporaries(r: dict) -> int:
-    return r["bytes_per_device"].get("temporaries", 0)
+    return r["bytes_per_device"].get("temporaries") or 0
+
+
+def held(r: dict) -> int:
+    """Bytes of a device, as far as they are known."""
+    return sum(n or 0 for n in r["bytes_per_device"].values())
 
 
 def memory(r: dict) -> str:
     """What a device holds, of what it has; said so where that is too much."""
-    used, limit = sum(r["bytes_per_device"].values()), r["bytes_limit"]
+    used, limit = held(r), r["bytes_limit"]
     if not r["fits"]:
         return f"does not fit by {r['bytes_over'] / GIB:.1f}"
     return f"{used / GIB:.1f} of {limit / GIB:.0f}"

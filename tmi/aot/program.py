@@ -5,8 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import importlib.util
 import math
+import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,16 +18,18 @@ from jax.experimental import mesh_utils, topologies
 from jax.sharding import AxisType, Mesh
 
 from tmi import sharding
+from tmi.aot import hardware
 from tmi.aot.hardware import Slice
 from tmi.config import MESH_AXES, Config, ConfigError
 from tmi.data.batch import abstract_batch, room
 from tmi.decode.step import init_state as init_stream
 from tmi.decode.step import input_chunk, max_chunk, microturn_step
-from tmi.mesh import SERVING, on
+from tmi.mesh import RULES, SERVING, ShardingRules, on
 from tmi.microturn import Stream, layout
 from tmi.models import flops, tree
 from tmi.models.layers import F32
-from tmi.train.step import init_state, train_step
+from tmi.train.optimizer import muon_macs, uses_muon
+from tmi.train.step import init_state, split_trained, train_step
 
 PARTS = {
     "tokens": "text embedding", "unembed": "text unembedding", "dmel": "dMel tower",
@@ -42,8 +47,12 @@ class Program:
     state: dict[str, int]
     model_flops: float
     extra_flops: float  # recomputed
-    passes: int  # how often a step reads the state, or reads and writes it, at most
+    passes: int  # of decoding: how often it reads all weights, at most
     trips: int = 1  # of a loop whose length the data decides, at most
+    optimizer_flops: float = 0.0
+    optimizer_bytes: int = 0  # of one device
+    # Parameters: shape, and whether FSDP alone makes it whole, a layer at a time.
+    wholes: dict[str, tuple[tuple[int, ...], bool]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,24 +68,45 @@ class Compiled:
 def slice_mesh(where: Slice, sizes: tuple[int, ...]) -> Mesh:
     """A mesh of sizes over the slice's devices.
 
-    Raises ConfigError if they are of another number; RuntimeError saying how to get libtpu.
+    Raises ConfigError if they are of another number, and what `devices_of` raises.
     """
     if math.prod(sizes) != where.num_devices:
         raise ConfigError(
             f"config.train.mesh={sizes!r} cannot work: {where.name} has {where.num_devices} "
             f"devices, and accepted are five sizes ({', '.join(MESH_AXES)}) of that product"
         )
-    try:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=where.name)
-    except Exception as error:
-        raise RuntimeError(
-            f"no TPU compiler for {where.name}: {error}. It comes with the extra [tpu]: "
-            "pip install -e '.[tpu]', and runs with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1"
-        ) from error
-    devices = mesh_utils.create_device_mesh(
-        sizes, devices=topology.devices, allow_split_physical_axes=True
-    )
+    found = devices_of(where)
+    devices = mesh_utils.create_device_mesh(sizes, devices=found, allow_split_physical_axes=True)
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def devices_of(where: Slice) -> Sequence[jax.Device]:
+    """Of a slice that is not there, as the TPU's compiler knows them.
+
+    Raises RuntimeError saying how to get libtpu, or that there is no such slice.
+    """
+    options: dict[str, Any] = {}
+    if where.chip.config_name:
+        options["chip_config_name"] = where.chip.config_name
+    if where.num_chips < 4:  # a part of a host
+        options["chips_per_host_bounds"] = (1, 1, 1)
+    try:
+        found = topologies.get_topology_desc(
+            platform="tpu", topology_name=where.name, **options
+        ).devices
+    except Exception as error:
+        said = str(error).splitlines()[0]
+        if importlib.util.find_spec("libtpu") or os.environ.get("TPU_LIBRARY_PATH"):
+            raise RuntimeError(
+                f"the TPU compiler knows no slice {where.name}: {said}; accepted is for instance "
+                f"{hardware.example(where.chip)}"
+            ) from error
+        raise RuntimeError(
+            f"no TPU compiler: {said}. It comes with the extra [tpu]: pip install -e '.[tpu]', and "
+            "runs with JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1"
+        ) from error
+    assert len(found) == where.num_devices, f"{where.name}: {len(found)} devices"
+    return found
 
 
 def train_program(config: Config, mesh: Mesh) -> Program:
@@ -95,13 +125,19 @@ def train_program(config: Config, mesh: Mesh) -> Program:
         for k, x in abstract_batch(config).items()
     }
     model = _training_flops(config)
+    moved = split_trained(config, state.params)[0]
+    muon = [x.shape for n, x in moved.items() if config.optimizer.muon and uses_muon(n, x.shape)]
+    # Gradients are read for their norm, and again to be used; all else is read and written.
+    passed = 2 * (2 * bytes_of(moved) + bytes_of(state.opt) + bytes_of(state.ema))
     return Program(
         on(mesh, functools.partial(train_step, config)), (state, batch), (0,),
         {
             "parameters": bytes_of(state.params), "average": bytes_of(state.ema),
             "optimizer": bytes_of(state.opt), "batch": bytes_of(batch),
         },
-        model, model / 3 if config.train.remat else 0.0, 2,
+        model, model / 3 if config.train.remat else 0.0, 1,
+        optimizer_flops=2.0 * sum(map(muon_macs, muon)), optimizer_bytes=passed,
+        wholes=wholes(config, mesh, RULES),
     )  # fmt: skip
 
 
@@ -142,7 +178,32 @@ def decode_program(config: Config, mesh: Mesh, sessions: int, context: int) -> P
         (params, state, chunk, mask, mask, seed), (1,),
         {"parameters": bytes_of(params), "cache": bytes_of(state), "batch": bytes_of(chunk)},
         2.0 * positions * flops.position_macs(config, context), 0.0, 1 + written, lay.max_text_out,
+        wholes=wholes(config, mesh, SERVING),
     )  # fmt: skip
+
+
+def wholes(
+    config: Config, mesh: Mesh, rules: ShardingRules
+) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Matrices that are divided -> (shape, whether FSDP makes them whole where they are used). It
+    does where they lie on 'fsdp' alone, or on 'expert' too where they are no expert's; but not all
+    layers of a stack at once."""
+    out = {}
+    names = tree.logical_axes(config)
+    for name, shape in sharding.param_shapes(config).items():
+        axes = names[name]
+        over: set[str] = set()
+        for part in rules.spec(axes, shape, mesh):
+            over |= {part} if isinstance(part, str) else set(part or ())
+        stack = axes[:1] == ("layers",)
+        layer = shape[1:] if stack else shape
+        if not over or sum(n > 1 for n in layer) < 2:
+            continue
+        allowed = {"fsdp"} if "experts" in axes else {"fsdp", "expert"}
+        out[name] = layer, over <= allowed
+        if stack and shape[0] > 1:
+            out[f"{name} of all layers"] = shape, False
+    return out
 
 
 def compile_program(program: Program) -> Compiled:

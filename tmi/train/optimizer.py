@@ -3,6 +3,8 @@ name."""
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,12 +19,22 @@ ADAM_TABLES = (
 )  # fmt: skip
 
 
+NEWTON_SCHULZ = 5  # steps
+
+
 def uses_muon(name: str, shape: tuple[int, ...]) -> bool:
     """Whether an array of this name is a matrix, or a bank of matrices, that Muon moves."""
     leaf = name.rsplit(".", 1)[-1]
     if lora.is_lora(name) or leaf in ("taps", "bank"):
         return False
     return len(shape) >= 2 and name not in ADAM_TABLES
+
+
+def muon_macs(shape: tuple[int, ...]) -> int:
+    """Multiply-adds of a step of Muon on a matrix X or a bank of them, NEWTON_SCHULZ times: of
+    A = X X^T, of A A, and of their sum times X."""
+    few, many = sorted(shape[-2:])
+    return NEWTON_SCHULZ * math.prod(shape[:-2]) * (2 * few * few * many + few**3)
 
 
 def schedule(c: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -86,7 +98,7 @@ def make_optimizer(config: Config) -> optax.GradientTransformation:
         return optax.stateless(lambda u, p: jax.tree.map(lambda x, s: x * s, u, fan(u)))
 
     muon = optax.chain(
-        contrib.scale_by_muon(weight_dimension_numbers=_matrix_axes),
+        contrib.scale_by_muon(ns_steps=NEWTON_SCHULZ, weight_dimension_numbers=_matrix_axes),
         scale_by_fan(),
         optax.add_decayed_weights(c.weight_decay),
         optax.scale_by_schedule(lambda n: -c.muon_learning_rate * shape(n)),
