@@ -113,6 +113,46 @@ def test_wrong_number_of_inputs_and_long_chunks_are_refused(model, two_slots):
         reader.read(np.zeros(3201, np.float32))
 
 
+PICTURE = np.zeros((50, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"frames": [(0.3, PICTURE[..., 0])]}, r"a frame is uint8 \[H, W, 3\], not uint8 \[50, 60"),
+        ({"frames": [(9.0, PICTURE / 2)]}, "not float64"),  # shown in a later micro-turn
+        ({"frames": [(float("nan"), PICTURE)]}, "a frame at nan s; accepted are finite times"),
+        ({"frames": [(0.3, PICTURE), (float("inf"), PICTURE)]}, "a frame at inf s"),
+        ({"text": "half a \ud83d"}, "half a surrogate pair"),
+        ({"samples": np.zeros((3200, 2), np.float32)}, "one-dimensional float samples"),
+        ({"samples": np.zeros(3200, np.int16)}, "one-dimensional float samples"),
+        ({"events": {"pointer": []}}, "events of 'pointer'; streams of this model: none"),
+    ],
+)
+def test_a_chunk_that_is_refused_can_be_sent_again(model, given, match):
+    """Nothing of it is read: what follows has the bits of a session that it was never sent to."""
+    rng = np.random.default_rng(0)
+    good = [
+        {
+            "samples": rng.normal(size=3200).astype(np.float32) * 0.1,
+            "frames": [(0.2 * m + 0.05, rng.integers(0, 256, PICTURE.shape, np.uint8))],
+            "text": f"number {m}",
+        }
+        for m in range(4)
+    ]
+    config, tokenizer = model[0], Tokenizer.load("bpe512")
+    meddled, alone = (SessionReader(config, tokenizer, DMel(config.audio)) for _ in range(2))
+    for m, chunk in enumerate(good):
+        if m == 1:
+            for _ in range(2):
+                with pytest.raises(ValueError, match=match):
+                    meddled.read(**{**chunk, **given})
+        a, b = meddled.read(**chunk), alone.read(**chunk)
+        np.testing.assert_array_equal(a.audio, b.audio)
+        np.testing.assert_array_equal(a.video, b.video)
+        assert a.text_in == b.text_in
+
+
 def test_files_of_any_rate_become_a_session(tmp_path):
     import soundfile
 

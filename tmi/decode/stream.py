@@ -63,22 +63,25 @@ class SessionReader:
         """The next micro-turn. samples float32, at most one micro-turn's (missing ones are
         silence); frames (pts_s, image); events (time_s, bytes) of the micro-turn by further stream.
 
-        Raises ValueError, and nothing is read, for too many samples and events that cannot be.
+        Raises ValueError, and nothing is read, for too many samples or such as are no wave, frames
+        that are no picture or have no time, text that UTF-8 cannot hold and events that cannot be.
         """
         lay = self._lay
         if len(samples) > lay.samples:
             raise ValueError(f"{len(samples)} samples in a chunk; a micro-turn has {lay.samples}")
-        self._sense_states, sensed = streams.step(lay, self._sense_states, events or {}, self._m)
         samples = np.pad(samples, (0, lay.samples - len(samples)))
-        self._audio_state, bins = self._dmel.step(self._audio_state, samples)
-        self._pair_state, pair = self._pairs.step(
-            self._pair_state, frames, *lay.input_interval(self._m)
-        )
-        if text:
-            self._waiting += self._tokenizer.encode(text)
-        tokens, self._waiting = self._waiting[: lay.max_text_in], self._waiting[lay.max_text_in :]
-        self._m += 1
+        # All that may raise comes first, then all that changes: who is refused can try again.
+        interval = lay.input_interval(self._m)
+        sense_states, sensed = streams.step(lay, self._sense_states, events or {}, self._m)
+        pair_state, pair = self._pairs.step(self._pair_state, frames, *interval)
         patches = None if pair is None else video.patches(pair, self._config.video)
+        waiting = self._waiting + (self._tokenizer.encode(text) if text else [])
+        audio_state, bins = self._dmel.step(self._audio_state, samples)
+
+        self._sense_states, self._pair_state = sense_states, pair_state
+        self._audio_state, self._waiting = audio_state, waiting[lay.max_text_in :]
+        self._m += 1
+        tokens = waiting[: lay.max_text_in]
         return Microturn(audio=bins, video=patches, text_in=tokens, sensed=sensed)
 
 
