@@ -15,6 +15,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -96,7 +97,7 @@ def _decode(container, path: str, log: ReadReport) -> Iterator[tuple[float, np.n
     to_rgb = VideoReformatter()
     period_s = float(1 / stream.average_rate) if stream.average_rate else 0.1
     last_s = None
-    for frame in _frames(container, stream, path, log):
+    for frame in decoded(container, stream, path, log):
         if frame.pts is None or frame.time_base is None:
             time_s = 0.0 if last_s is None else last_s + period_s
             log.add(f"{path}: frame {log.frames} has no time, taken to be at {time_s:.3f} s")
@@ -118,8 +119,8 @@ def _decode(container, path: str, log: ReadReport) -> Iterator[tuple[float, np.n
         yield time_s, np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
-def _frames(container, stream, path: str, log: ReadReport) -> Iterator[av.VideoFrame]:
-    """Decoded frames in the order of presentation; errors go to the log, never up."""
+def decoded(container, stream, path: str, log: ReadReport) -> Iterator[Any]:
+    """FFmpeg's frames of a stream in the order of presentation; errors go to the log, never up."""
     packets = container.demux(stream)
     while True:
         try:
