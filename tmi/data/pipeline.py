@@ -241,7 +241,7 @@ def dev_batches(
     Fewer if the corpus holds fewer sessions; the last batch is filled up with empty rows. Only the
     skills that data.skill_weights draws are in it.
     """
-    corpus = records.open_corpus(config.data.dev_corpus) if corpus is None else corpus
+    corpus = records.open_corpus(config.data.dev_corpus, "dev") if corpus is None else corpus
     sessions = Sessions(corpus, Skipped() if skipped is None else skipped)
     names = [name for name, w in config.data.skill_weights if w > 0]
     indices = sorted(i for part in _parts(sessions, names) for i in part)

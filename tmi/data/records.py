@@ -150,8 +150,9 @@ class Corpus:
         return sorted(self.manifest["skills"])
 
 
-def open_corpus(path: paths.PathLike) -> Corpus:
-    """A corpus in a directory or a bucket (gs://: the record reader has its own client).
+def open_corpus(path: paths.PathLike, split: str = "train") -> Corpus:
+    """A corpus in a directory or a bucket (gs://: the record reader has its own client). `split` is
+    what is wanted of it: where there is none, the error says how to render one.
 
     Raises CorpusError if the directory, its manifest or all of its shards are missing.
     """
@@ -160,7 +161,7 @@ def open_corpus(path: paths.PathLike) -> Corpus:
     if not manifest.is_file():
         raise CorpusError(
             f"{path} is no corpus: {manifest} is missing. "
-            "Render one with: python -m data_pipelines.synthetic --out=DIR --split=train"
+            f"Render one with: python -m data_pipelines.synthetic --out=DIR --split={split}"
         )
     try:
         corpus = Corpus(path, json.loads(manifest.read_text()))

@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags, logging
 from safetensors.numpy import load_file, save_file
 
+from tmi import command as command_lib
 from tmi import config as config_lib
 from tmi.config import FORMAT_VERSION, Config
 from tmi.interop import backbone, fields, forward, names, tensors
@@ -210,7 +211,8 @@ def main() -> None:
 
     def run(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
-        try:
+        expected = InteropError, config_lib.ConfigError, checkpoint_lib.CheckpointError, OSError
+        with command_lib.one_line(*expected):
             if len(argv) != 2 or argv[1] not in COMMANDS:
                 raise InteropError(f"{argv[1:]}: one of {', '.join(COMMANDS)} is accepted")
             command, needed = COMMANDS[argv[1]]
@@ -219,10 +221,6 @@ def main() -> None:
             if lacking:
                 raise InteropError(f"{argv[1]} needs {' and '.join(lacking)}")
             print(command(**given, out=out.value))
-        except (
-            InteropError, config_lib.ConfigError, checkpoint_lib.CheckpointError, OSError,
-        ) as e:  # fmt: skip
-            raise SystemExit(f"error: {e}") from e
 
     app.run(run)
 
