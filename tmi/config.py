@@ -356,4 +356,6 @@ def from_json(text: str) -> Config:
         raise ConfigError(
             f"config has format version {version}; this code reads version {FORMAT_VERSION}"
         )
+    if "config" not in data:
+        raise ConfigError("not a saved config: it has a format_version and no config")
     return from_config_dict(data["config"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
 from etils import epath
 
@@ -18,6 +19,14 @@ def absolute(path: PathLike) -> epath.Path:
     """The path from the root; that of a bucket is so already."""
     here = at(path)
     return here if is_remote(here) else epath.Path(os.path.abspath(here))
+
+
+def local(path: PathLike) -> pathlib.Path:
+    """The path of what only this machine's disk can hold. Raises ValueError for a bucket's."""
+    here = at(path)
+    if is_remote(here):
+        raise ValueError(f"{path} lies in a bucket; accepted here is a path of this machine")
+    return pathlib.Path(here)
 
 
 def is_remote(path: PathLike) -> bool:

@@ -90,6 +90,28 @@ def write_corpus(path: pathlib.Path, sessions, shards: int = 2, list_skills: boo
     return records.open_corpus(path)
 
 
+def damaged(path: pathlib.Path, damage, shards: int = 2):
+    """A corpus of 12 sessions, of which `damage` has met the first shard."""
+    corpus = write_corpus(path, [make_record(k, SKILLS[k % 3], 4.0) for k in range(12)], shards)
+    shard = corpus.shards[0]
+    data = bytearray(shard.read_bytes())
+    damage(shard, data)
+    return corpus
+
+
+def flip(shard, data):
+    data[len(data) // 3] ^= 255
+    shard.write_bytes(data)
+
+
+DAMAGES = {
+    "truncated": lambda shard, data: shard.write_bytes(data[: len(data) // 2]),
+    "empty": lambda shard, data: shard.write_bytes(b""),
+    "not a shard": lambda shard, data: shard.write_bytes(b"hello " * 20_000),
+    "missing": lambda shard, data: shard.unlink(),
+}
+
+
 def digest(batch) -> str:
     h = hashlib.sha256()
     for key in sorted(batch):

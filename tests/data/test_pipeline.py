@@ -8,7 +8,17 @@ import json
 
 import pytest
 
-from tests.data.sessions import SKILLS, Bytes, digest, make_record, small_config, write_corpus
+from tests.data.sessions import (
+    DAMAGES,
+    SKILLS,
+    Bytes,
+    damaged,
+    digest,
+    flip,
+    make_record,
+    small_config,
+    write_corpus,
+)
 from tmi.config import ConfigError
 from tmi.data import records
 from tmi.data.batch import shapes
@@ -244,27 +254,6 @@ def test_video_and_speech_of_the_sessions_arrive(corpus, tokenizer):
 
 
 # Damage.
-
-
-def damaged(path, damage, shards: int = 2):
-    corpus = write_corpus(path, [make_record(k, SKILLS[k % 3], 4.0) for k in range(12)], shards)
-    shard = corpus.shards[0]
-    data = bytearray(shard.read_bytes())
-    damage(shard, data)
-    return corpus
-
-
-def flip(shard, data):
-    data[len(data) // 3] ^= 255
-    shard.write_bytes(data)
-
-
-DAMAGES = {
-    "truncated": lambda shard, data: shard.write_bytes(data[: len(data) // 2]),
-    "empty": lambda shard, data: shard.write_bytes(b""),
-    "not a shard": lambda shard, data: shard.write_bytes(b"hello " * 20_000),
-    "missing": lambda shard, data: shard.unlink(),
-}
 
 
 @pytest.mark.parametrize("name", DAMAGES)

@@ -8,8 +8,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from tests.data.sessions import SKILLS, make_record, write_corpus
-from tmi.data.records import CorpusError, decode, encode, open_corpus, read_sessions
+from tests.data.sessions import DAMAGES, SKILLS, damaged, flip, make_record, write_corpus
+from tmi.data.records import CorpusError, Skipped, decode, encode, open_corpus, read_sessions
 
 
 def same(a, b) -> None:
@@ -60,12 +60,31 @@ def test_a_corpus_is_read_in_order_and_by_id(tmp_path):
     assert [r.id for r in read_sessions(corpus, ["s3"])] == ["s3"]
 
 
-def test_a_damaged_record_does_not_end_the_reading(tmp_path):
-    corpus = write_corpus(tmp_path, [make_record(k, seconds=4.0) for k in range(6)], shards=2)
-    data = bytearray(corpus.shards[0].read_bytes())
-    data[len(data) // 3] ^= 255
-    corpus.shards[0].write_bytes(data)
-    assert len(list(read_sessions(corpus))) == 5
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_shard_is_left_out_and_named_once(tmp_path, name):
+    corpus = damaged(tmp_path, DAMAGES[name])
+    skipped = Skipped()
+    for _ in range(2):
+        found = [r.id for r in read_sessions(corpus, skipped=skipped)]
+        assert found == [f"s{k}" for k in range(1, 12, 2)]  # those of the second shard
+    assert list(skipped.reasons) == [f"shard {corpus.shards[0]}"]
+
+
+def test_a_damaged_record_is_left_out_and_named_once(tmp_path):
+    corpus = damaged(tmp_path, flip)
+    skipped = Skipped()
+    for _ in range(2):
+        assert len(list(read_sessions(corpus, skipped=skipped))) == 11
+    (name,) = skipped.reasons
+    assert name.startswith("record ") and name.endswith(f"of {corpus.shards[0]}")
+
+
+def test_a_shard_that_lacks_records_is_named(tmp_path):
+    corpus = write_corpus(tmp_path, [make_record(k) for k in range(4)])
+    corpus.manifest["shards"][1]["count"] = 5
+    skipped = Skipped()
+    assert len(list(read_sessions(corpus, skipped=skipped))) == 4
+    assert skipped.reasons == {f"part of shard {corpus.shards[1]}": "2 of 5 records"}
 
 
 def test_the_hash_is_of_the_contents(tmp_path):

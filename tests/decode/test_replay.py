@@ -6,6 +6,7 @@ import functools
 import json
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 
 from tests.decode.test_stream import session
 from tests.models.conftest import small_config
+from tmi.config import Config, to_json
 from tmi.decode import recording, replay
 from tmi.decode.stream import Decoder
-from tmi.microturn import EOM_ID, SPEAK_ID
+from tmi.microturn import EOM_ID, SPEAK_ID, layout
 from tmi.models import tree
 from tmi.train import checkpoint
 
@@ -138,6 +140,47 @@ def test_what_is_no_recording_is_refused(tmp_path, recorded):
         recording.load(tmp_path / "x.npz")
     with pytest.raises(recording.RecordingError, match="no such file"):
         recording.load(tmp_path / "y.npz")
+
+
+def altered(path, drop=(), **about):
+    """A recording by hand, as of a checkpoint that is not there."""
+    arrays = {name: np.zeros(1) for name in recording.ARRAYS if name not in drop}
+    full = {
+        "version": recording.VERSION, "numerics": "invariant", "config": to_json(Config()),
+        "weights": {}, "digests": recording.digests(arrays),
+    }  # fmt: skip
+    np.savez(path, about=np.array(json.dumps(full | about)), **arrays)  # pyright: ignore
+    return path
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ({"drop": ["text_in_size", "tokens"]}, "x.npz lacks text_in_size, tokens$"),
+        ({"digests": {"more": "abc"}}, "x.npz lacks more$"),
+        ({"version": 7}, "x.npz is of version 7; read is 1"),
+        (
+            {"config": '{"format_version": 1, "config": {"modle": {}}}'},
+            "config.modle does not exist",
+        ),
+        ({"config": '{"format_version": 1}'}, "not a saved config: .* no config"),
+        ({"config": "no json"}, "not a saved config"),
+        ({}, "nowhere holds no checkpoint"),
+    ],
+)
+def test_what_cannot_be_replayed_is_one_line(tmp_path, monkeypatch, made, said):
+    path = altered(tmp_path / "x.npz", **made)
+    given = types.SimpleNamespace(trace=f"file://{path}", workdir="nowhere")
+    monkeypatch.setattr("absl.flags.FLAGS", given)
+    with pytest.raises(SystemExit, match=f"^cannot replay: .*({said})"):
+        replay.main([])
+
+
+def test_a_sense_that_was_not_recorded_is_named():
+    arrays = {name: np.zeros(0, np.int32) for name in recording.ARRAYS}
+    config = dataclasses.replace(Config(), streams=("pointer",))
+    with pytest.raises(recording.RecordingError, match="^streams.pointer is not in the recording"):
+        replay.session_of(layout(config), arrays)
 
 
 def test_the_command_exits_as_it_should(tmp_path, recorded):

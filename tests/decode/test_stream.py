@@ -2,14 +2,18 @@
 
 import dataclasses
 import itertools
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from tests.models.conftest import small_config
+from tmi.config import Config
+from tmi.data.features import to_microturns
 from tmi.data.records import SessionRecord
-from tmi.decode.stream import Decoder, SessionReader, record_of_files
+from tmi.decode import stream
+from tmi.decode.stream import Decoder, SessionReader
 from tmi.evals.wall import WallClock
 from tmi.media.audio import DMel
 from tmi.media.text import Tokenizer
@@ -82,7 +86,9 @@ def test_output_starts_one_microturn_after_input(two_slots):
 
 def test_what_microturns_cost_is_measured(two_slots):
     clock = WallClock(two_slots.slots)
-    for trace in two_slots.run([session("a", 2.0, 1), session("b", 1.2, 2)]):
+    lengths = {"a": 2.0, "b": 1.2}
+    silent = [dataclasses.replace(session(k, s, 1), text_in=[]) for k, s in lengths.items()]
+    for trace in two_slots.run(silent):
         clock.add(trace)
     found = {r.metric: r for r in clock.rows("model", 0)}
     assert found["micro-turn ms"].n == 10 + 6 and found["slots"].value == 2
@@ -96,6 +102,36 @@ def test_what_microturns_cost_is_measured(two_slots):
 def test_all_typed_text_is_read_even_when_it_is_long(two_slots):
     (trace,) = two_slots.run([session("a", 6.0, 1)])
     assert "".join(t.text_in for t in trace.turns) == "hello there" + "x" * 40
+
+
+@pytest.mark.parametrize("typed", [[(0.0, "x " * 90)], [(0.9, "late " * 20)], [(1.3, "later")]])
+def test_a_session_goes_on_until_all_typed_text_is_read(model, two_slots, typed):
+    """As long as the trainer's session, whose text `spill_text` moves on, too."""
+    config = model[0]
+    record = dataclasses.replace(session("a", 1.0, 1), text_in=typed)
+    (trace,) = two_slots.run([record])
+    assert "".join(t.text_in for t in trace.turns) == typed[0][1]
+    trained = to_microturns(record, config, two_slots.tokenizer, DMel(config.audio))
+    assert len(trace.turns) == len(trained) > 5
+    tokens = [two_slots.tokenizer.decode(list(t.text_in)) for t in trained]
+    assert [t.text_in for t in trace.turns] == tokens
+
+
+class Counted(list):
+    """Knows how often it was gone through."""
+
+    readings = 0
+
+    def __iter__(self):
+        self.readings += 1
+        return super().__iter__()
+
+
+def test_a_session_s_frames_are_gone_through_once(two_slots):
+    record = session("a", 2.0, 1)
+    record.frames = Counted(record.frames)
+    (trace,) = two_slots.run([record])
+    assert all(t.video for t in trace.turns) and record.frames.readings == 1
 
 
 def test_a_slot_takes_no_part_without_input(two_slots):
@@ -113,12 +149,98 @@ def test_wrong_number_of_inputs_and_long_chunks_are_refused(model, two_slots):
         reader.read(np.zeros(3201, np.float32))
 
 
-def test_files_of_any_rate_become_a_session(tmp_path):
+PICTURE = np.zeros((50, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"frames": [(0.3, PICTURE[..., 0])]}, r"a frame is uint8 \[H, W, 3\], not uint8 \[50, 60"),
+        ({"frames": [(9.0, PICTURE / 2)]}, "not float64"),  # shown in a later micro-turn
+        ({"frames": [(float("nan"), PICTURE)]}, "a frame at nan s; accepted are finite times"),
+        ({"frames": [(0.3, PICTURE), (float("inf"), PICTURE)]}, "a frame at inf s"),
+        ({"text": "half a \ud83d"}, "half a surrogate pair"),
+        ({"samples": np.zeros((3200, 2), np.float32)}, "one-dimensional float samples"),
+        ({"samples": np.zeros(3200, np.int16)}, "one-dimensional float samples"),
+        ({"events": {"pointer": []}}, "events of 'pointer'; streams of this model: none"),
+    ],
+)
+def test_a_chunk_that_is_refused_can_be_sent_again(model, given, match):
+    """Nothing of it is read: what follows has the bits of a session that it was never sent to."""
+    rng = np.random.default_rng(0)
+    good = [
+        {
+            "samples": rng.normal(size=3200).astype(np.float32) * 0.1,
+            "frames": [(0.2 * m + 0.05, rng.integers(0, 256, PICTURE.shape, np.uint8))],
+            "text": f"number {m}",
+        }
+        for m in range(4)
+    ]
+    config, tokenizer = model[0], Tokenizer.load("bpe512")
+    meddled, alone = (SessionReader(config, tokenizer, DMel(config.audio)) for _ in range(2))
+    for m, chunk in enumerate(good):
+        if m == 1:
+            for _ in range(2):
+                with pytest.raises(ValueError, match=match):
+                    meddled.read(**{**chunk, **given})
+        a, b = meddled.read(**chunk), alone.read(**chunk)
+        np.testing.assert_array_equal(a.audio, b.audio)
+        np.testing.assert_array_equal(a.video, b.video)
+        assert a.text_in == b.text_in
+
+
+GIVEN = {"wav": "", "video": "", "text": "", "workdir": "nowhere", "tail": 4.0, "example": False}
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Runs the command with such flags; whatever comes of it, nothing may be compiled."""
+
+    def run(**given):
+        values = GIVEN | {"out": str(tmp_path / "out")} | given
+        monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**values))
+        monkeypatch.setattr(stream, "Decoder", None)
+        stream.main([])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "nothing to hear, see or read: give --wav=F"),
+        ({"wav": "none.wav"}, "none.wav: no such file"),
+        ({"wav": "good.wav", "text": "none.txt"}, "none.txt: no such file"),
+        ({"wav": "gs://bucket/a.wav"}, "gs://bucket/a.wav lies in a bucket"),
+        ({"wav": "good.wav"}, "nowhere holds no checkpoint"),
+        ({"example": True}, "nowhere holds no checkpoint"),
+        ({"wav": "empty.wav", "workdir": "good"}, "the file is empty"),
+        ({"wav": "junk.wav", "workdir": "good"}, "junk.wav: cannot be decoded"),
+        ({"text": "junk.wav", "workdir": "good"}, "junk.wav is no text in UTF-8"),
+        ({"video": "junk.wav", "workdir": "good"}, "junk.wav: no frame of it can be shown"),
+        ({"example": True, "workdir": "good"}, "--example needs a shipped checkpoint"),
+        ({"wav": "good.wav", "workdir": "good", "out": "good.wav/x"}, "Not a directory"),
+    ],
+)
+def test_what_cannot_be_streamed_is_one_line(command, monkeypatch, tmp_path, given, said):
     import soundfile
 
-    path = tmp_path / "stereo.wav"
-    soundfile.write(path, np.random.default_rng(0).normal(size=(44_100, 2)) * 0.1, 44_100)
-    record = record_of_files(str(path), seconds=2.0, text="hi")
-    assert record.duration_s == pytest.approx(3.0, abs=0.01)
-    assert len(record.user_audio) == pytest.approx(48_000, abs=2)
-    assert record.text_in == [(0.0, "hi")]
+    from tmi.train import checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("good.wav", np.zeros(1600), 16_000)
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "junk.wav").write_bytes(b"RIFF" + bytes(range(256)))
+    if given.get("workdir") == "good":
+        monkeypatch.setattr(checkpoint, "restore_params", lambda _: (Config(), {}))
+    with pytest.raises(SystemExit, match="^error: ") as e:
+        command(**given)
+    assert said in str(e.value)
+
+
+def test_workdirs_are_paths_as_tmi_has_them(tmp_path):
+    from tests.data.sessions import make_record
+    from tmi.data.records import encode
+
+    (tmp_path / "example.session").write_bytes(encode(make_record(3)))
+    assert stream.example(f"file://{tmp_path}").id == "s3"

@@ -1,15 +1,19 @@
 """Laws of tmi/media/audio.py. Goldens are librosa's, see make_goldens.py."""
 
 import pathlib
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.media.test_video import write as write_video
 from tmi.config import AudioConfig, SpeechConfig
 from tmi.media import audio
+from tmi.media.soundtrack import read_soundtrack
 
 AUDIO = AudioConfig()
 SPEECH = SpeechConfig()
@@ -228,6 +232,61 @@ def test_truncated_file_gives_what_is_there(tmp_path):
     soundfile.write(path, _noise(16000), 16000)
     path.write_bytes(path.read_bytes()[:20044])
     assert 9000 <= len(audio.load_wav(path)) <= 10000
+
+
+def write_container(path, codec, form, rate=48_000, start_s=0.0, gap_s=0.0, options=None):
+    """A burst of 1 kHz at 0.5 s of sound that starts at `start_s` and has a gap at 1 s."""
+    time = np.arange(2 * rate) / rate
+    tone = np.where((time >= 0.5) & (time < 0.7), 0.5 * np.sin(2000 * np.pi * time), 0)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, layout="stereo")
+        resampler = av.AudioResampler(form, "stereo", rate)
+        for at in range(0, len(tone), 960):
+            if 1.0 <= at / rate < 1.0 + gap_s:
+                continue
+            piece = np.stack([tone[at : at + 960]] * 2).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(piece, "fltp", "stereo")
+            frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = at + round(start_s * rate)
+            for converted in resampler.resample(frame):
+                container.mux(stream.encode(converted))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "form"),
+    [
+        ("a.m4a", "aac", "fltp"), ("a.mp4", "aac", "fltp"), ("a.webm", "libopus", "flt"),
+        ("a.mkv", "pcm_s16le", "s16"), ("a.mkv", "pcm_u8", "u8"), ("a.ts", "aac", "fltp"),
+    ],
+)  # fmt: skip
+def test_the_sound_of_a_container_is_where_its_clock_says(tmp_path, name, codec, form):
+    write_container(tmp_path / name, codec, form)
+    wave = audio.load_wav(tmp_path / name)
+    assert len(wave) == pytest.approx(32_000, abs=1_500)  # codecs fill up their last frame
+    loud = np.flatnonzero(np.abs(wave) > 0.1)
+    slack = 0.03 if name == "a.ts" else 0.004  # whose clock begins with the encoder's first packet
+    assert loud[0] / 16_000 == pytest.approx(0.5, abs=slack)
+    assert (loud[-1] - loud[0]) / 16_000 == pytest.approx(0.2, abs=0.006)
+    assert np.abs(wave).max() == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "start_s", "gap_s"), [("a.mkv", 0.73, 0.0), ("a.mkv", 0.0, 0.3), ("a.asf", -0.2, 0.0)]
+)
+def test_late_sound_and_gaps_are_silence(tmp_path, name, start_s, gap_s):
+    options = {"avoid_negative_ts": "disabled"}
+    write_container(tmp_path / name, "pcm_s16le", "s16", 48_000, start_s, gap_s, options)
+    wave, rate = read_soundtrack(tmp_path / name)
+    begun = np.flatnonzero(np.abs(wave) > 0.1)[0] / rate
+    assert begun == pytest.approx(0.5 + start_s, abs=2e-3)
+    assert len(wave) / rate == pytest.approx(2.0 + start_s, abs=2e-3)
+
+
+def test_a_video_without_sound_is_refused(tmp_path):
+    path = write_video(tmp_path / "v.mp4", [0, 100], [10, 20])
+    with pytest.raises(ValueError, match=r"v.mp4: cannot be decoded .*no sound, only \['video'\]"):
+        audio.load_wav(path)
 
 
 def test_int16_round_trip():

@@ -272,6 +272,15 @@ def test_late_and_bad_frames_are_counted():
     assert pair is None and (state.bad, state.late) == (2, 1)
 
 
+@pytest.mark.parametrize("time_s", [float("nan"), float("inf"), float("-inf")])
+def test_a_frame_has_a_time(time_s):
+    clock, frames = video.FramePairs(CONFIG), [(0.05, grey(1)), (time_s, grey(2))]
+    with pytest.raises(ValueError, match="accepted are finite times"):
+        clock.step(clock.init(), frames, 0.0, 0.2)
+    with pytest.raises(ValueError, match="accepted are finite times"):
+        video.frame_pairs(CONFIG, frames, SLICES)
+
+
 @pytest.mark.parametrize("rows,cols", [(1, 1), (2, 3), (3, 1)])
 def test_patches_are_row_major(rows, cols):
     config = VideoConfig(patch=4, rows=rows, cols=cols)

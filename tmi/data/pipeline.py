@@ -8,7 +8,6 @@ read are skipped, counted and named once on the log.
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,6 @@ from collections.abc import Iterable, Sequence
 import grain
 import numpy as np
 from absl import logging
-from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from grain.sources import ArrayRecordDataSource
 
 from tmi.config import Config, ConfigError
@@ -24,32 +22,8 @@ from tmi.data import records
 from tmi.data.batch import Batch, Row, empty_batch, fill_ratio, session_arrays
 from tmi.data.features import TextEncoder, to_microturns, to_sequence
 from tmi.data.packing import group_size, pack_dataset
-from tmi.data.records import Corpus, CorpusError
+from tmi.data.records import Corpus, CorpusError, Skipped
 from tmi.media.audio import DMel
-
-
-class Skipped:
-    """What could not be used: name -> why. Each is logged once; epochs come back to it."""
-
-    def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
-        self.cut: dict[str, str] = {}  # sessions longer than a row, of which a part is used
-        self._lock = threading.Lock()
-
-    def add(self, name: str, why: object) -> None:
-        with self._lock:
-            if name not in self.reasons:
-                self.reasons[name] = str(why)
-                logging.warning("%s skipped: %s", name, why)
-
-    def shorten(self, name: str, how: str) -> None:
-        with self._lock:
-            if not self.cut:
-                logging.warning("%s is longer than a row and cut: %s (said once)", name, how)
-            self.cut[name] = how
-
-    def __len__(self) -> int:
-        return len(self.reasons)
 
 
 class Sessions:
@@ -58,19 +32,7 @@ class Sessions:
     def __init__(self, corpus: Corpus, skipped: Skipped):
         """Raises CorpusError if no shard can be opened or none holds a record."""
         self.corpus, self.skipped = corpus, skipped
-        self._shards: list[tuple[str, int]] = []  # (file, records)
-        for entry, path in zip(corpus.manifest["shards"], corpus.shards, strict=True):
-            try:
-                reader = array_record_module.ArrayRecordReader(str(path))
-                count = reader.num_records()
-                reader.close()
-            except Exception as e:  # the reader raises whatever its C++ code met
-                skipped.add(f"shard {path}", e)
-                continue
-            if count != entry["count"]:
-                skipped.add(f"part of shard {path}", f"{count} of {entry['count']} records")
-            if count:
-                self._shards.append((str(path), count))
+        self._shards = list(records.readable_shards(corpus, skipped))  # (file, records)
         if not self._shards:
             raise CorpusError(f"{corpus.path}: none of its {len(corpus.shards)} shards is readable")
         self._source = ArrayRecordDataSource([path for path, _ in self._shards])
@@ -279,7 +241,7 @@ def dev_batches(
     Fewer if the corpus holds fewer sessions; the last batch is filled up with empty rows. Only the
     skills that data.skill_weights draws are in it.
     """
-    corpus = records.open_corpus(config.data.dev_corpus) if corpus is None else corpus
+    corpus = records.open_corpus(config.data.dev_corpus, "dev") if corpus is None else corpus
     sessions = Sessions(corpus, Skipped() if skipped is None else skipped)
     names = [name for name, w in config.data.skill_weights if w > 0]
     indices = sorted(i for part in _parts(sessions, names) for i in part)

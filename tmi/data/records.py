@@ -9,14 +9,17 @@ A record holds sounds, pictures and words, never token ids or features: those be
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
+import threading
 from collections.abc import Iterator, Sequence
 
 import msgpack
 import numpy as np
+from absl import logging
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 from etils import epath
 
@@ -147,8 +150,9 @@ class Corpus:
         return sorted(self.manifest["skills"])
 
 
-def open_corpus(path: paths.PathLike) -> Corpus:
-    """A corpus in a directory or a bucket (gs://: the record reader has its own client).
+def open_corpus(path: paths.PathLike, split: str = "train") -> Corpus:
+    """A corpus in a directory or a bucket (gs://: the record reader has its own client). `split` is
+    what is wanted of it: where there is none, the error says how to render one.
 
     Raises CorpusError if the directory, its manifest or all of its shards are missing.
     """
@@ -157,7 +161,7 @@ def open_corpus(path: paths.PathLike) -> Corpus:
     if not manifest.is_file():
         raise CorpusError(
             f"{path} is no corpus: {manifest} is missing. "
-            "Render one with: python -m data_pipelines.synthetic --out=DIR --split=train"
+            f"Render one with: python -m data_pipelines.synthetic --out=DIR --split={split}"
         )
     try:
         corpus = Corpus(path, json.loads(manifest.read_text()))
@@ -171,24 +175,62 @@ def open_corpus(path: paths.PathLike) -> Corpus:
     return corpus
 
 
-def read_sessions(corpus: Corpus, ids: Sequence[str] | None = None) -> Iterator[SessionRecord]:
-    """Every readable session in order. Unreadable shards and records are named on the log and left
-    out."""
-    from absl import logging
+class Skipped:
+    """What could not be used: name -> why. Each is logged once; epochs come back to it."""
 
-    for shard in corpus.shards:
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+        self.cut: dict[str, str] = {}  # sessions longer than a row, of which a part is used
+        self._lock = threading.Lock()
+
+    def add(self, name: str, why: object) -> None:
+        with self._lock:
+            if name not in self.reasons:
+                self.reasons[name] = str(why)
+                logging.warning("%s skipped: %s", name, why)
+
+    def shorten(self, name: str, how: str) -> None:
+        with self._lock:
+            if not self.cut:
+                logging.warning("%s is longer than a row and cut: %s (said once)", name, how)
+            self.cut[name] = how
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+
+def readable_shards(corpus: Corpus, skipped: Skipped) -> Iterator[tuple[str, int]]:
+    """(file, records) of each shard that holds some. What cannot be read, or is less than the
+    manifest says, is named."""
+    for entry, path in zip(corpus.manifest["shards"], corpus.shards, strict=True):
         try:
-            reader = array_record_module.ArrayRecordReader(str(shard))
-            n = reader.num_records()
-        except Exception as e:
-            logging.warning("shard %s skipped: %s", shard, e)
+            reader = array_record_module.ArrayRecordReader(str(path))
+            count = reader.num_records()
+            reader.close()  # here the reader tells of a file that is none of its kind
+        except Exception as e:  # whatever its C++ code met
+            skipped.add(f"shard {path}", e)
             continue
-        for i in range(n):
+        if count != entry["count"]:
+            skipped.add(f"part of shard {path}", f"{count} of {entry['count']} records")
+        if count:
+            yield str(path), count
+
+
+def read_sessions(
+    corpus: Corpus, ids: Sequence[str] | None = None, skipped: Skipped | None = None
+) -> Iterator[SessionRecord]:
+    """Every readable session in order, or those of `ids`. Shards and records that cannot be read
+    are left out and named: in `skipped`, which several readings may share, and on the log."""
+    skipped = Skipped() if skipped is None else skipped
+    for shard, count in readable_shards(corpus, skipped):
+        reader = array_record_module.ArrayRecordReader(shard)
+        for i in range(count):
             try:
                 record = decode(reader.read([i])[0])
             except Exception as e:
-                logging.warning("record %d of %s skipped: %s", i, shard, e)
+                skipped.add(f"record {i} of {shard}", e)
                 continue
             if ids is None or record.id in ids:
                 yield record
-        reader.close()
+        with contextlib.suppress(Exception):  # all that was damaged has a name
+            reader.close()

@@ -16,12 +16,14 @@ import time
 import numpy as np
 from absl import app, flags
 
-from tmi import compiled
-from tmi.data.records import open_corpus, read_sessions
+from tmi import command, compiled
+from tmi.config import ConfigError
+from tmi.data.records import Corpus, CorpusError, open_corpus, read_sessions
 from tmi.decode.stream import Decoder
 from tmi.media.audio import from_int16
 from tmi.models.cache import capacity
 from tmi.models.transformer import spans
+from tmi.train.checkpoint import CheckpointError
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A workdir or shipped checkpoint.", required=True)
 _CORPUS = flags.DEFINE_string("corpus", None, "Whose sounds to hear.", required=True)
@@ -31,11 +33,15 @@ _SLOTS = flags.DEFINE_integer("slots", 1, "Sessions side by side (they hear the 
 
 def main(_) -> None:
     compiled.keep()
-    decoder = Decoder.load(_WORKDIR.value, slots=_SLOTS.value)
+    with command.one_line(CheckpointError, ConfigError, CorpusError):
+        corpus = open_corpus(_CORPUS.value)
+        if not any(True for _ in read_sessions(corpus)):
+            raise CorpusError(f"{corpus.path} has no session that can be read")
+        decoder = Decoder.load(_WORKDIR.value, slots=_SLOTS.value)
     lay = decoder.layout
     total = round(_MINUTES.value * 60 / lay.seconds)
     reader = decoder.reader()
-    sounds = _sounds(_CORPUS.value, lay.samples)
+    sounds = _sounds(corpus, lay.samples)
     wall, positions, full_at = [], [], None
     largest = max(capacity(s, 0) for s in spans(decoder.config))
     for m in range(total):
@@ -67,10 +73,10 @@ def main(_) -> None:
     )
 
 
-def _sounds(corpus: str, samples: int):
+def _sounds(corpus: Corpus, samples: int):
     """Micro-turns of sound, endlessly."""
     while True:
-        for record in read_sessions(open_corpus(corpus)):
+        for record in read_sessions(corpus):
             wave = from_int16(record.user_audio)
             for start in range(0, len(wave) - samples + 1, samples):
                 yield wave[start : start + samples]

@@ -24,17 +24,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
+from tmi import paths
 from tmi.config import Config, DataConfig, to_json
 from tmi.decode.step import Record
 from tmi.microturn import EOM_ID, Microturn, layout
 
 VERSION = 1
+ABOUT = ("numerics", "config", "weights", "digests")
+ARRAYS = (
+    "seed", "seconds", "dmel", "video", "video_turn", "text_in", "text_in_size", "tokens",
+    "tokens_size", "patches", "states", "chosen", "logits", "flow",
+)  # fmt: skip
 
 
 class RecordingError(ValueError):
@@ -154,19 +161,22 @@ class Recording:
         return [n for n, d in self.about["digests"].items() if now.get(n) != d]
 
 
-def load(path: str | pathlib.Path) -> Recording:
+def load(path: paths.PathLike) -> Recording:
     """Raises RecordingError if the file is not one that `Recorder.save` wrote."""
     try:
-        with np.load(path) as file:
+        with np.load(io.BytesIO(paths.at(path).read_bytes())) as file:
             arrays = {k: file[k] for k in file.files}
         about = json.loads(str(arrays.pop("about")))
     except FileNotFoundError:
         raise RecordingError(f"{path}: no such file") from None
     except Exception as e:  # whatever zip, npy or json make of it
         raise RecordingError(f"{path} cannot be read as a recording: {e}") from e
-    if about.get("version") != VERSION:
-        raise RecordingError(f"{path} is of version {about.get('version')}; read is {VERSION}")
-    lacking = sorted(set(about["digests"]) - set(arrays))
+    version = about.get("version") if isinstance(about, dict) else None
+    if version != VERSION:
+        raise RecordingError(f"{path} is of version {version}; read is {VERSION}")
+    lacking = sorted(set(ABOUT) - set(about)) + sorted(
+        {*ARRAYS, *about.get("digests", ())} - set(arrays)
+    )
     if lacking:
         raise RecordingError(f"{path} lacks {', '.join(lacking)}")
     return Recording(about, arrays)

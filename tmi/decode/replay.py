@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from tmi import compiled, numerics, streams
-from tmi.config import Config, DataConfig, from_json
+from tmi import command, compiled, numerics, streams
+from tmi.config import Config, ConfigError, DataConfig, from_json
 from tmi.data.batch import Batch, empty_batch
 from tmi.decode import recording
 from tmi.decode.recording import Recording, RecordingError
@@ -115,6 +115,9 @@ def session_of(lay: Layout, arrays: dict[str, np.ndarray]) -> Session:
 
 
 def _split(arrays: dict[str, np.ndarray], name: str, sizes: str) -> list[np.ndarray]:
+    lacking = [n for n in (name, sizes) if n not in arrays]
+    if lacking:
+        raise RecordingError(f"{lacking[0]} is not in the recording")
     if arrays[sizes].sum() != len(arrays[name]):
         raise RecordingError(f"{name} has {len(arrays[name])} entries, {sizes} says otherwise")
     return np.split(arrays[name], np.cumsum(arrays[sizes])[:-1])
@@ -303,13 +306,11 @@ def main(_) -> None:
 
     compiled.keep()
     f = flags.FLAGS
-    try:
+    with command.one_line(RecordingError, ConfigError, CheckpointError, says="cannot replay"):
         found = recording.load(f.trace)
-        _, params = tree.layer_by_layer(*restore_params(f.workdir))
         config = from_json(found.about["config"])
+        _, params = tree.layer_by_layer(*restore_params(f.workdir))
         problems = replay(config, params, found)
-    except (RecordingError, CheckpointError, KeyError) as e:
-        raise SystemExit(f"cannot replay: {e}") from e
     name = pathlib.Path(f.trace).name
     if problems:
         print(f"{name}: NOT what the trainer computes", file=sys.stderr)

@@ -6,18 +6,19 @@ python -m tmi.decode.stream --workdir=W --wav=F [--video=F] [--text=F] --out=DIR
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
-import pathlib
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tmi import compiled, numerics, streams
+from tmi import command, compiled, numerics, paths, streams
 from tmi.config import Config
 from tmi.data.records import SessionRecord
 from tmi.decode import recording
@@ -63,23 +64,31 @@ class SessionReader:
         """The next micro-turn. samples float32, at most one micro-turn's (missing ones are
         silence); frames (pts_s, image); events (time_s, bytes) of the micro-turn by further stream.
 
-        Raises ValueError, and nothing is read, for too many samples and events that cannot be.
+        Raises ValueError, and nothing is read, for too many samples or such as are no wave, frames
+        that are no picture or have no time, text that UTF-8 cannot hold and events that cannot be.
         """
         lay = self._lay
         if len(samples) > lay.samples:
             raise ValueError(f"{len(samples)} samples in a chunk; a micro-turn has {lay.samples}")
-        self._sense_states, sensed = streams.step(lay, self._sense_states, events or {}, self._m)
         samples = np.pad(samples, (0, lay.samples - len(samples)))
-        self._audio_state, bins = self._dmel.step(self._audio_state, samples)
-        self._pair_state, pair = self._pairs.step(
-            self._pair_state, frames, *lay.input_interval(self._m)
-        )
-        if text:
-            self._waiting += self._tokenizer.encode(text)
-        tokens, self._waiting = self._waiting[: lay.max_text_in], self._waiting[lay.max_text_in :]
-        self._m += 1
+        # All that may raise comes first, then all that changes: who is refused can try again.
+        interval = lay.input_interval(self._m)
+        sense_states, sensed = streams.step(lay, self._sense_states, events or {}, self._m)
+        pair_state, pair = self._pairs.step(self._pair_state, frames, *interval)
         patches = None if pair is None else video.patches(pair, self._config.video)
+        waiting = self._waiting + (self._tokenizer.encode(text) if text else [])
+        audio_state, bins = self._dmel.step(self._audio_state, samples)
+
+        self._sense_states, self._pair_state = sense_states, pair_state
+        self._audio_state, self._waiting = audio_state, waiting[lay.max_text_in :]
+        self._m += 1
+        tokens = waiting[: lay.max_text_in]
         return Microturn(audio=bins, video=patches, text_in=tokens, sensed=sensed)
+
+    @property
+    def waiting(self) -> int:
+        """Tokens of typed text that following micro-turns will read."""
+        return len(self._waiting)
 
 
 class Decoder:
@@ -107,7 +116,7 @@ class Decoder:
 
     @classmethod
     def load(
-        cls, workdir: str | pathlib.Path, slots: int = 1, record: bool = False, **overrides
+        cls, workdir: paths.PathLike, slots: int = 1, record: bool = False, **overrides
     ) -> Decoder:
         """From a training workdir or a shipped checkpoint; `overrides` of config.decode."""
         from tmi.train.checkpoint import restore_params
@@ -224,7 +233,7 @@ class Decoder:
 
 
 class _Running:
-    """A session of a record in a slot."""
+    """A session of a record in a slot: as long as the record, or until all typed text is read."""
 
     def __init__(self, order: int, record: SessionRecord, decoder: Decoder):
         self.order, self.record = order, record
@@ -233,25 +242,29 @@ class _Running:
         self.recorder = Recorder(decoder.config, self.seed)
         self.reader = decoder.reader()
         self.audio = from_int16(record.user_audio)
-        self.total = self.lay.num_microturns(record.duration_s)
+        self.frames = self._by_microturn(record.frames)
+        self.text = self._by_microturn(record.text_in)
+        self.total = max([self.lay.num_microturns(record.duration_s), *(m + 1 for m in self.text)])
         self.events = streams.slices(self.lay, record.events, record.duration_s)
         self.turns: list[TraceTurn] = []
         self.waves: list[np.ndarray] = []
 
+    def _by_microturn(self, items: Iterable[tuple[float, Any]]) -> dict[int, list]:
+        out = collections.defaultdict(list)
+        for item in items:
+            out[self.lay.microturn_reading(item[0])].append(item)
+        return out
+
     @property
     def finished(self) -> bool:
-        return len(self.turns) >= self.total
+        return len(self.turns) >= self.total and not self.reader.waiting
 
     def read(self) -> Microturn:
-        m, lay = len(self.turns), self.lay
-
-        def now(time_s: float) -> bool:
-            return lay.microturn_reading(time_s) == m
-
-        frames = [(t, image) for t, image in self.record.frames if now(t)]
-        text = "".join(text for t, text in self.record.text_in if now(t))
-        wave = self.audio[m * lay.samples : (m + 1) * lay.samples]
-        return self.reader.read(wave, frames, text, self.events[m])
+        m, samples = len(self.turns), self.lay.samples
+        text = "".join(text for _, text in self.text.get(m, ()))
+        wave = self.audio[m * samples : (m + 1) * samples]
+        events = self.events[m] if m < len(self.events) else {}
+        return self.reader.read(wave, self.frames.get(m, ()), text, events)
 
     def write(self, mt: Microturn, out: MicroturnOutput, wall_ms: float) -> None:
         text_in = self.tokenizer.decode(list(mt.text_in)) if mt.text_in else ""
@@ -280,55 +293,36 @@ class _Running:
 # -- the command ---------------------------------------------------------------------------------
 
 
-def record_of_files(
-    wav: str, video_file: str = "", text: str = "", seconds: float = 0.0
-) -> SessionRecord:
-    """A session of files: any audio, any video, and text typed at the start. Lasts as long as the
-    longest, and `seconds` more."""
-    from tmi.media.audio import load_wav, to_int16
-
-    wave = load_wav(wav) if wav else np.zeros(0, np.float32)
-    frames = (
-        [(t, image) for t, image in video.read_frames(video_file) if t >= 0] if video_file else []
-    )
-    duration = max(len(wave) / 16_000, frames[-1][0] + 0.1 if frames else 0.0) + seconds
-    wave = np.pad(wave, (0, max(0, round(duration * 16_000) - len(wave))))
-    return SessionRecord(
-        id=pathlib.Path(wav or video_file or "session").stem,
-        skills=["files"],
-        duration_s=duration,
-        user_audio=to_int16(wave),
-        model_audio=[],
-        model_words=[],
-        user_words=[],
-        text_in=[(0.0, text)] if text else [],
-        text_out=[],
-        frames=frames,  # pyright: ignore[reportArgumentType]
-        truth={},
-    )
-
-
 def main(_) -> None:
     import soundfile
     from absl import flags, logging
 
+    from tmi.decode.files import record_of_files
     from tmi.evals import trace as trace_lib
+    from tmi.train.checkpoint import CheckpointError, restore_params
 
     logging.set_verbosity(logging.WARNING)
     compiled.keep()
     f = flags.FLAGS
-    if not (f.wav or f.video or f.text or f.example):
-        raise SystemExit(
-            "nothing to hear, see or read: give --wav=F, --video=F, --text=F or --example"
-        )
-    out = pathlib.Path(f.out)
-    out.mkdir(parents=True, exist_ok=True)
-    if f.example:
-        record = example(f.workdir)
-    else:
-        typed = pathlib.Path(f.text).read_text() if f.text else ""
-        record = record_of_files(f.wav, f.video, typed, f.tail)
-    decoder = Decoder.load(f.workdir)
+    # All that is given is looked at before anything is compiled.
+    with command.one_line(CheckpointError, OSError, ValueError):
+        files = [file for file in (f.wav, f.video, f.text) if file]
+        if not (files or f.example):
+            raise ValueError(
+                "nothing to hear, see or read: give --wav=F, --video=F, --text=F or --example"
+            )
+        for file in files:
+            if not paths.local(file).is_file():
+                raise FileNotFoundError(f"{file}: no such file")
+        out = paths.local(f.out)
+        config, params = tree.layer_by_layer(*restore_params(f.workdir))
+        if f.example:
+            record = example(f.workdir)
+        else:
+            typed = _typed(f.text) if f.text else ""
+            record = record_of_files(config, f.wav, f.video, typed, f.tail)
+        out.mkdir(parents=True, exist_ok=True)
+    decoder = Decoder(config, params)
     microturn = decoder.layout.seconds
     print(
         f"{record.duration_s:.1f} s of input, "
@@ -356,13 +350,20 @@ def main(_) -> None:
     )
 
 
-def example(workdir: str) -> SessionRecord:
+def _typed(file: str) -> str:
+    try:
+        return paths.local(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{file} is no text in UTF-8: {e}") from e
+
+
+def example(workdir: paths.PathLike) -> SessionRecord:
     """The held-out session that lies beside a shipped checkpoint."""
     from tmi.data import records
 
-    path = pathlib.Path(workdir) / "example.session"
+    path = paths.at(workdir) / "example.session"
     if not path.is_file():
-        raise SystemExit(
+        raise FileNotFoundError(
             f"{path} is missing: --example needs a shipped checkpoint such as assets/nano"
         )
     return records.decode(path.read_bytes())
@@ -374,10 +375,12 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "workdir", None, "A training workdir or a shipped checkpoint.", required=True
     )
-    flags.DEFINE_string("wav", "", "What the user says: any audio file.")
+    flags.DEFINE_string("wav", "", "What the user says: any file with sound.")
     flags.DEFINE_string("video", "", "What the camera sees: any video file.")
     flags.DEFINE_string("text", "", "A file of text that the user types at the start.")
-    flags.DEFINE_float("tail", 4.0, "Seconds of silence after the files' end, for the answer.")
+    flags.DEFINE_float(
+        "tail", 4.0, "Seconds of silence after the files' end, for the answer.", lower_bound=0.0
+    )
     flags.DEFINE_bool("example", False, "Stream the session that is shipped with the checkpoint.")
     flags.DEFINE_string("out", "build/stream", "Where the results go.")
     app.run(main)

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from absl import app, flags, logging
 
+from tmi import command as command_lib
 from tmi import config as config_lib
 from tmi.config import FORMAT_VERSION, Config
 from tmi.interop import backbone, fields, forward, names, origin, tensors
@@ -199,7 +200,8 @@ def main() -> None:
 
     def run(argv: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
-        try:
+        expected = InteropError, config_lib.ConfigError, checkpoint_lib.CheckpointError, OSError
+        with command_lib.one_line(*expected):
             if len(argv) != 2 or argv[1] not in COMMANDS:
                 raise InteropError(f"{argv[1:]}: one of {', '.join(COMMANDS)} is accepted")
             command, needed = COMMANDS[argv[1]]
@@ -208,10 +210,6 @@ def main() -> None:
             if lacking:
                 raise InteropError(f"{argv[1]} needs {' and '.join(lacking)}")
             print(command(**given, out=out.value))
-        except (
-            InteropError, config_lib.ConfigError, checkpoint_lib.CheckpointError, OSError,
-        ) as e:  # fmt: skip
-            raise SystemExit(f"error: {e}") from e
 
     app.run(run)
 

@@ -23,6 +23,7 @@ import soxr
 from absl import logging
 
 from tmi.config import AudioConfig, SpeechConfig
+from tmi.media.soundtrack import read_soundtrack
 
 # Vector units hold 4, 8 or 16 floats: with 16 rows a batched FFT has no odd rows left over.
 TILE = 16
@@ -44,7 +45,9 @@ class Recording:
 def read_audio(path: str | pathlib.Path, sample_rate: int = 16000) -> Recording:
     """Decodes an audio file of any rate and channel count to mono at `sample_rate`.
 
-    NaN and infinite samples become 0, samples beyond full scale are clipped; both are counted.
+    WAV, FLAC, OGG and MP3 are libsndfile's; what it does not know, such as the sound of a video, is
+    FFmpeg's. NaN and infinite samples become 0, samples beyond full scale are clipped; both are
+    counted.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -54,13 +57,18 @@ def read_audio(path: str | pathlib.Path, sample_rate: int = 16000) -> Recording:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such audio file")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty (0 bytes); expected WAV, FLAC, OGG or MP3")
+        raise ValueError(f"{path}: the file is empty (0 bytes); expected sound")
     try:
         samples, file_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: cannot be decoded ({error}); expected WAV, FLAC, OGG or MP3"
-        ) from error
+        try:
+            samples, file_rate = read_soundtrack(path)
+        except ValueError as other:
+            raise ValueError(
+                f"{path}: cannot be decoded ({error}; {other}); expected WAV, FLAC, OGG, MP3 or a "
+                "file with sound that FFmpeg reads"
+            ) from error
+        samples = samples[:, None]
     if not samples.size:
         raise ValueError(f"{path}: a valid header but no samples (truncated?)")
     samples, num_nonfinite = _zero_nonfinite(samples)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
+import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -95,7 +97,7 @@ def _decode(container, path: str, log: ReadReport) -> Iterator[tuple[float, np.n
     to_rgb = VideoReformatter()
     period_s = float(1 / stream.average_rate) if stream.average_rate else 0.1
     last_s = None
-    for frame in _frames(container, stream, path, log):
+    for frame in decoded(container, stream, path, log):
         if frame.pts is None or frame.time_base is None:
             time_s = 0.0 if last_s is None else last_s + period_s
             log.add(f"{path}: frame {log.frames} has no time, taken to be at {time_s:.3f} s")
@@ -117,8 +119,8 @@ def _decode(container, path: str, log: ReadReport) -> Iterator[tuple[float, np.n
         yield time_s, np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 
 
-def _frames(container, stream, path: str, log: ReadReport) -> Iterator[av.VideoFrame]:
-    """Decoded frames in the order of presentation; errors go to the log, never up."""
+def decoded(container, stream, path: str, log: ReadReport) -> Iterator[Any]:
+    """FFmpeg's frames of a stream in the order of presentation; errors go to the log, never up."""
     packets = container.demux(stream)
     while True:
         try:
@@ -208,14 +210,18 @@ def _shrink(frame: np.ndarray, factor: int) -> np.ndarray:
     return np.rint(total / np.float32(factor * factor)).astype(np.uint8)
 
 
+def _check_pixels(frame: np.ndarray) -> None:
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
+        raise ValueError(f"a frame is uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}")
+
+
 def fit(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     """Any uint8 frame [h, w, 3] into [height, width, 3]: whole, in its own aspect, with grey bars.
 
     A letterbox, not a crop: what is asked about may be at the rim. Pixels are averaged over the
     area that they cover (exact for whole ratios); a smaller frame is enlarged.
     """
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape:
-        raise ValueError(f"a frame is uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}")
+    _check_pixels(frame)
     h, w, _ = frame.shape
     if (h, w) == (height, width):
         return frame
@@ -268,9 +274,17 @@ class FramePairs:
         start_s: float,
         end_s: float,
     ) -> tuple[PairState, np.ndarray | None]:
-        """Takes what newly arrived, returns the pair uint8 [2, H, W, 3] of the slice, or None."""
+        """Takes what newly arrived, returns the pair uint8 [2, H, W, 3] of the slice, or None.
+
+        Raises ValueError for a time that is not finite and pixels that are no picture, also of a
+        frame that has yet to wait for its slice: then it is too late to refuse it.
+        """
         start_s, end_s = start_s - EPSILON_S, end_s - EPSILON_S
-        known = sorted((*state.waiting, *frames), key=lambda item: item[0])  # stable
+        new = in_order(frames)
+        for _, frame in new:
+            if not isinstance(frame, bytes):
+                _check_pixels(frame)
+        known = sorted((*state.waiting, *new), key=lambda item: item[0])  # stable
         late = sum(time_s < start_s for time_s, _ in known)
         waiting = tuple(item for item in known if item[0] >= end_s)
         last, bad = [], 0
@@ -291,6 +305,15 @@ class FramePairs:
         return fit(pixels, c.rows * c.patch, c.cols * c.patch)
 
 
+def in_order(frames: Iterable[tuple[float, Frame]]) -> list[tuple[float, Frame]]:
+    """The frames by their times. Raises ValueError for a time that is not finite."""
+    found = sorted(frames, key=lambda item: item[0])
+    for time_s, _ in found:
+        if not math.isfinite(time_s):
+            raise ValueError(f"a frame at {time_s} s; accepted are finite times")
+    return found
+
+
 def frame_pairs(
     config: VideoConfig,
     frames: Iterable[tuple[float, Frame]],
@@ -298,7 +321,7 @@ def frame_pairs(
 ) -> list[np.ndarray | None]:
     """One-shot `FramePairs`: the pair (or None) of every slice (start_s, end_s), in order."""
     clock, pairs = FramePairs(config), []
-    frames = sorted(frames, key=lambda item: item[0])
+    frames = in_order(frames)
     times = [time_s for time_s, _ in frames]
     for start_s, end_s in micro_turns:
         first, stop = (bisect.bisect_left(times, t - EPSILON_S) for t in (start_s, end_s))

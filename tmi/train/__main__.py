@@ -15,8 +15,8 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tmi import command, large_pages, libtpu, paths
 from tmi import config as config_lib
-from tmi import large_pages, libtpu, paths
 from tmi.config import Config, ConfigError
 from tmi.train.overrides import parse_or_exit
 
@@ -46,10 +46,8 @@ def main(_: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
         # Orbax tells every file it writes; what fails is raised, and named, by Checkpoints.
         logging.get_absl_logger().addFilter(lambda r: "orbax" not in r.pathname)
-    try:
+    with command.one_line(ConfigError):
         config = resolve()
-    except ConfigError as e:
-        raise SystemExit(f"error: {e}") from e
     libtpu.set_flags()
     # Not before: what these import takes seconds, and a typo should not wait for it. Nor later:
     # once the hosts have met, they wait for each other half a minute and no longer.

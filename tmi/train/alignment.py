@@ -37,7 +37,7 @@ class Alignment:
                 f"config.train.replay_every={config.train.replay_every}: the decoder that is "
                 "replayed needs all weights in one process; accepted with several: 0"
             )
-        corpus = records.open_corpus(config.data.dev_corpus)
+        corpus = records.open_corpus(config.data.dev_corpus, "dev")
         self._config = config
         self._sessions = list(itertools.islice(records.read_sessions(corpus), POOL))
         if not self._sessions:

@@ -28,8 +28,8 @@ from absl import logging
 from etils import epath
 from jaxtyping import Array
 
+from tmi import command, paths
 from tmi import config as config_lib
-from tmi import paths
 from tmi.config import FORMAT_VERSION, Config
 from tmi.interop import origin
 from tmi.paths import PathLike
@@ -390,10 +390,8 @@ def main() -> None:
 
     def run(_: list[str]) -> None:
         logging.set_verbosity(logging.WARNING)
-        try:
+        with command.one_line(CheckpointError, config_lib.ConfigError, OSError):
             path = export(workdir.value, out.value, which.value, mean_with.value)
-        except (CheckpointError, config_lib.ConfigError, OSError) as e:
-            raise SystemExit(f"error: {e}") from e
         size = sum(f.stat().length for f in path.iterdir() if f.is_file())
         print(f"{path}: {size / 1e6:.1f} MB")
 

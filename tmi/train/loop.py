@@ -283,7 +283,7 @@ def make_evaluator(config: Config, mesh: Mesh):
 
     Raises CorpusError if data.dev_corpus cannot be read.
     """
-    corpus = records.open_corpus(config.data.dev_corpus)
+    corpus = records.open_corpus(config.data.dev_corpus, "dev")
     held = dev_batches(config, config.train.eval_batches, corpus=corpus)
     if not held:
         raise records.CorpusError(f"{corpus.path} gives no batch: config.train.eval_batches is 0")

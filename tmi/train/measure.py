@@ -24,7 +24,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tmi import compiled, large_pages, machine, sharding
+from tmi import command, compiled, large_pages, machine, sharding
 from tmi import config as config_lib
 from tmi.config import Config
 from tmi.data.pipeline import train_batches
@@ -141,11 +141,9 @@ def measure(config: Config, count: int, beside: bool) -> dict[str, typing.Any]:
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     compiled.keep()
-    try:
+    with command.one_line(config_lib.ConfigError, OSError, ValueError):
         config = config_lib.from_config_dict(_CONFIG.value)
         print(json.dumps(measure(config, _STEPS.value, _TRANSFORMERS.value), indent=1))
-    except (config_lib.ConfigError, OSError, ValueError) as e:
-        raise SystemExit(f"error: {e}") from e
 
 
 if __name__ == "__main__":
