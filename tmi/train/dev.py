@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import app, flags, logging
 
-from tmi import compiled, paths, sharding
+from tmi import command, compiled, paths, sharding
 from tmi.config import Config, ConfigError
 from tmi.data.records import CorpusError, open_corpus
 from tmi.train import checkpoint
@@ -94,14 +94,12 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     compiled.keep()
     found: dict[str, Mapping[str, float]] = {}
-    try:
+    with command.one_line(CorpusError, ConfigError, CheckpointError, OSError):
         for workdir, dev in losses(_WORKDIR.value, _CORPUS.value, _BATCHES.value, _WHICH.value):
             found[workdir] = dev
             if _WRITE.value:
                 note(workdir, _CORPUS.value, _BATCHES.value, dev)
             print(json.dumps({"workdir": workdir, "dev": dev}), flush=True)
-    except (CorpusError, ConfigError, CheckpointError, OSError) as e:
-        raise SystemExit(f"error: {e}") from e
     print(table(found), file=sys.stderr)
 
 
