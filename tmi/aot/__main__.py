@@ -26,6 +26,7 @@ from tmi.aot import hardware, program  # noqa: E402
 from tmi.aot.fit import fit  # noqa: E402
 from tmi.aot.report import Asked, report, say, table  # noqa: E402
 from tmi.config import ConfigError  # noqa: E402
+from tmi.train.overrides import parse_or_exit  # noqa: E402
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py", lock_config=True)
 _TOPOLOGY = flags.DEFINE_string("topology", None, "CHIP:AxBxC, or CHIP alone with --fit.")
@@ -45,9 +46,7 @@ def parameter_table(counts: dict[str, int]) -> str:
 def main(_) -> None:
     topology = _TOPOLOGY.value or ""
     if _CONFIG.value is None or not (topology or _PARAMETERS.value):
-        raise app.UsageError(
-            "--config=experiments/NAME.py and --topology=v5p:4x4x4 are needed, or --parameters"
-        )
+        raise SystemExit("error: --config=experiments/NAME.py is needed, and --topology=v5p:4x4x4")
     try:
         config = config_lib.from_config_dict(_CONFIG.value)
         if _PARAMETERS.value:
@@ -70,10 +69,10 @@ def main(_) -> None:
                 )
             out = report(config, where, asked)
     except (ConfigError, ValueError, RuntimeError) as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(f"error: {error}") from None
     say(table(out))
     print(json.dumps(out))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_or_exit)

@@ -10,8 +10,6 @@ goes on: it was told to stop (SIGTERM, SIGINT) and has saved, or another host wa
 
 from __future__ import annotations
 
-import pathlib
-import sys
 import traceback
 
 from absl import app, flags, logging
@@ -20,7 +18,7 @@ from ml_collections import config_flags
 from tmi import config as config_lib
 from tmi import large_pages, libtpu, paths
 from tmi.config import Config, ConfigError
-from tmi.train.overrides import check_overrides
+from tmi.train.overrides import parse_or_exit
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run writes.", required=True)
@@ -41,24 +39,6 @@ def resolve() -> Config:
             "--config=experiments/nano.py"
         )
     return config_lib.from_json(own.read_text())
-
-
-def parse(argv: list[str]) -> list[str]:
-    check_overrides(argv[1:])
-    if not any(a.split("=")[0].lstrip("-") == "config" for a in argv[1:]):
-        loose = [a for a in argv[1:] if a.lstrip("-").startswith("config.")]
-        if loose:
-            raise ConfigError(f"{loose[0]} changes a field of --config=F, which is missing")
-    for arg in argv[1:]:
-        name, _, value = arg.partition("=")
-        file = pathlib.Path(value.split(":")[0])  # behind a colon: an argument of get_config
-        if name.lstrip("-") == "config" and value and not file.is_file():
-            near = sorted(str(p) for p in file.parent.glob("[a-z]*.py"))
-            raise ConfigError(f"--config={value}: no such file; there are: {', '.join(near)}")
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as e:
-        raise ConfigError(str(e)) from e
 
 
 def main(_: list[str]) -> None:
@@ -102,14 +82,6 @@ def main(_: list[str]) -> None:
         raise SystemExit(EXIT_AGAIN)
 
 
-def _flags_parser(argv: list[str]) -> list[str]:
-    try:
-        return parse(argv)
-    except (ConfigError, OSError, KeyError, AttributeError, TypeError, ValueError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
     large_pages.restart_with("tmi.train")
-    app.run(main, flags_parser=_flags_parser)
+    app.run(main, flags_parser=parse_or_exit)

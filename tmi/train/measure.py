@@ -30,6 +30,7 @@ from tmi.config import Config
 from tmi.data.pipeline import train_batches
 from tmi.models import flops
 from tmi.train.loop import compiled_step, state_shardings
+from tmi.train.overrides import parse_or_exit
 from tmi.train.step import init_state
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "experiments/<name>.py")
@@ -150,4 +151,4 @@ def main(_: list[str]) -> None:
 if __name__ == "__main__":
     large_pages.restart_with("tmi.train.measure")
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_or_exit)
