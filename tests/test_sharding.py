@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import types
 
 import jax
 import numpy as np
@@ -18,7 +19,7 @@ from tmi import config as config_lib
 from tmi import numerics, sharding
 from tmi.config import MESH_AXES, ConfigError
 from tmi.data.batch import empty_batch
-from tmi.mesh import RULES, ShardingRules, on
+from tmi.mesh import RULES, ShardingRules, on, one_cpu
 from tmi.microturn import EOM_ID, Stream
 from tmi.models import tree
 from tmi.train.checkpoint import Checkpoints, make_info
@@ -200,3 +201,15 @@ def test_a_step_on_eight_devices_equals_a_step_on_one(checkpoint, sizes, model):
     for name, value in one.params.items():
         moved, other = value - start[name], sharded.params[name] - start[name]
         assert np.linalg.norm(other - moved) <= 0.02 * np.linalg.norm(moved), name
+
+
+@pytest.mark.parametrize(("platform", "alone"), [("cpu", True), ("tpu", False)])
+def test_what_is_traced_is_for_the_devices_of_its_mesh(platform, alone):
+    """On a CPU a program for one TPU is traced as for a TPU."""
+    device = types.SimpleNamespace(platform=platform)
+    mesh = types.SimpleNamespace(
+        devices=np.array([device]), abstract_mesh=jax.sharding.AbstractMesh((1,), ("fsdp",))
+    )
+    seen = []
+    jax.make_jaxpr(on(mesh, lambda x: seen.append(one_cpu()) or x))(1.0)
+    assert seen == [alone] and one_cpu()

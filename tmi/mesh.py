@@ -65,18 +65,21 @@ RULES = ShardingRules()
 SERVING = dataclasses.replace(RULES, embed=None, bank_mlp="tensor")
 
 _rules = contextvars.ContextVar("rules", default=RULES)
+_platform: contextvars.ContextVar[str | None] = contextvars.ContextVar("platform", default=None)
 
 
 def on(mesh: Mesh, function: Callable, rules: ShardingRules = RULES) -> Callable:
-    """`function`, traced with `mesh` as the current one and `rules` for what lies where."""
+    """`function`, traced with `mesh` as the current one, for its devices, and `rules` for what lies
+    where."""
 
     def traced(*args, **kwargs):
-        token = _rules.set(rules)
+        before = _rules.set(rules), _platform.set(mesh.devices.flat[0].platform)
         try:
             with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 return function(*args, **kwargs)
         finally:
-            _rules.reset(token)
+            _rules.reset(before[0])
+            _platform.reset(before[1])
 
     return traced
 
@@ -92,9 +95,15 @@ def current() -> AbstractMesh | None:
     return None if mesh.empty or mesh.size == 1 else mesh
 
 
+def platform() -> str:
+    """What the traced program is for: the devices of the mesh that `on` set, which need not be this
+    machine's, or those on which jax computes by default."""
+    return _platform.get() or jax.default_backend()
+
+
 def one_cpu() -> bool:
     """Whether what is traced runs on a CPU alone, whose loops are as fast as batches."""
-    return current() is None and jax.default_backend() == "cpu"
+    return current() is None and platform() == "cpu"
 
 
 def constrain(x: Array, *axes: str | None) -> Array:

@@ -266,18 +266,25 @@ def test_memory_counts_what_is_donated_once():
 @pytest.mark.parametrize(
     "flags, fsdp, collective",
     [
-        ((), 4, "all-gather"),
-        (("--config.train.mesh=1,2,2,1,1", "--config.model.expert_exchange=ragged",
-          "--config.model.grouped=ragged_dot"), 2, "ragged-all-to-all"),
+        (("--topology=v5p", "--fit"), 4, "all-gather"),
+        (("--topology=v5e:2x2", "--config.train.mesh=1,2,2,1,1",
+          "--config.model.expert_exchange=ragged", "--config.model.grouped=ragged_dot"),
+         2, "ragged-all-to-all"),
     ],
-    ids=("fsdp", "ragged"),
+    ids=("fit", "ragged"),
 )  # fmt: skip
 def test_the_command_compiles_a_training_step(flags, fsdp, collective):
     done = subprocess.run(
-        [sys.executable, "-m", "tmi.aot", "--config=experiments/debug.py", "--topology=v5e:2x2",
+        [sys.executable, "-m", "tmi.aot", "--config=experiments/debug.py",
          "--config.data.batch_size=4", *flags],
         capture_output=True, text=True, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True,
     )  # fmt: skip
     out = json.loads(done.stdout.splitlines()[-1])
     assert out["fits"] and collective in out["collectives"] and 0 < out["expected_mfu"] < 1
+    assert out["topology"] in ("v5p:2x2x1", "v5e:2x2") and out["loops_unread"] == 0
+    assert "fsdp" in out["collectives"]["all-gather"]["axes"] and "" not in {
+        along for kind in out["collectives"].values() for along in kind["axes"]
+    }
+    state = {k: n for k, n in out["bytes_per_device"].items() if k not in ("batch", "temporaries")}
+    assert sum(state.values()) < out["hbm_bytes"] and 0 < out["optimizer_seconds"] < out["seconds"]
     assert out["mesh"]["fsdp"] == fsdp and out["bottleneck"] in ("compute", "hbm", "ici")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
 import pytest
 
 from experiments import topologies
 from tmi.aot import hardware, program
+from tmi.mesh import on, one_cpu
 
 CHIPS = list(hardware.CHIPS.values())
 
@@ -46,3 +48,11 @@ def test_a_slice_that_cannot_be_is_not_a_missing_compiler(name):
     with pytest.raises(RuntimeError, match=f"knows no slice {name}") as told:
         program.devices_of(hardware.parse(name))
     assert "pip install" not in str(told.value)
+
+
+@pytest.mark.tpu
+def test_one_chip_is_no_cpu():
+    mesh = program.slice_mesh(hardware.parse("v5e:1x1"), (1, 1, 1, 1, 1))
+    seen = []
+    jax.make_jaxpr(on(mesh, lambda x: seen.append(one_cpu()) or x))(1.0)
+    assert seen == [False]

@@ -15,10 +15,10 @@ from tmi.config import Config, ConfigError
 from tmi.train.overrides import check_overrides
 
 
-def run(*args: str) -> subprocess.CompletedProcess:
+def run(*args: str, module: str = "tmi.train") -> subprocess.CompletedProcess:
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     return subprocess.run(
-        [sys.executable, "-m", "tmi.train", *args], capture_output=True, text=True, env=env
+        [sys.executable, "-m", module, *args], capture_output=True, text=True, env=env
     )
 
 
@@ -61,6 +61,21 @@ def test_a_wrong_command_ends_with_one_line(args, said, tmp_path):
     done = run(*args, f"--workdir={tmp_path}")
     assert done.returncode != 0
     assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "wrong", "said"),
+    [
+        ("tmi.aot", ["--config=experiments/none.py"], "no such file; there are: "),
+        ("tmi.aot", ["--config=experiments/debug.py", "--config.model.nope=3"], "accepted in config.model"),  # noqa: E501
+        ("tmi.train.measure", ["--config=experiments/none.py"], "no such file; there are: "),
+    ],
+)  # fmt: skip
+def test_other_commands_say_the_same(module, wrong, said):
+    done = run(*wrong, module=module)
+    assert done.returncode != 0 and done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and said in last and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["nano", "demo", "debug", "ablate_tick", "ablate_position"])

@@ -46,9 +46,7 @@ def parameter_table(counts: dict[str, int]) -> str:
 def main(_) -> None:
     topology = _TOPOLOGY.value or ""
     if _CONFIG.value is None or not (topology or _PARAMETERS.value):
-        raise app.UsageError(
-            "--config=experiments/NAME.py and --topology=v5p:4x4x4 are needed, or --parameters"
-        )
+        raise SystemExit("error: --config=experiments/NAME.py is needed, and --topology=v5p:4x4x4")
     try:
         config = config_lib.from_config_dict(_CONFIG.value)
         if _PARAMETERS.value:
@@ -71,7 +69,7 @@ def main(_) -> None:
                 )
             out = report(config, where, asked)
     except (ConfigError, ValueError, RuntimeError) as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(f"error: {error}") from None
     say(table(out))
     print(json.dumps(out))
 

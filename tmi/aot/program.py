@@ -80,7 +80,7 @@ def slice_mesh(where: Slice, sizes: tuple[int, ...]) -> Mesh:
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def devices_of(where: Slice) -> Sequence[jax.Device]:
+def devices_of(where: Slice) -> Sequence[Any]:
     """Of a slice that is not there, as the TPU's compiler knows them.
 
     Raises RuntimeError saying how to get libtpu, or that there is no such slice.
