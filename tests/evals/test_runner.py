@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from experiments.debug import get_config
+from tests.data.sessions import flip, make_record, write_corpus
 from tests.evals.sessions import frame, full, played, record, trial
 from tmi import config as config_lib
 from tmi.config import Config
@@ -99,8 +104,8 @@ def test_everything_is_written(corpus, tmp_path, decoder, monkeypatch):
         )
     )  # fmt: skip
     scores = json.loads((tmp_path / "out/scores.json").read_text())
-    assert set(scores) == {"corpus_hash", "checkpoint", "seed", "rows"}
-    assert scores["checkpoint"] == "its weights"
+    assert set(scores) == {"corpus_hash", "checkpoint", "seed", "skipped", "rows"}
+    assert scores["checkpoint"] == "its weights" and scores["skipped"] == {}
     assert all(set(r) == FIELDS for r in scores["rows"])
     assert {r["mode"] for r in scores["rows"]} == {"strict", "reference"}
     by = {(r["suite"], r["metric"], r["system"]): r for r in scores["rows"]}
@@ -141,6 +146,31 @@ def test_the_same_twice(corpus, tmp_path):
     assert scores("a") == scores("b")
 
 
+def test_what_cannot_be_read_is_counted_and_named_once(tmp_path, monkeypatch, caplog):
+    truth = record(
+        [trial("TimeSpeak", 0.5, 3.5, triggers=[{"time_s": 2.0, "answer": "tea"}])]
+    ).truth
+    sessions = [dataclasses.replace(make_record(k, seconds=4.0), truth=truth) for k in range(8)]
+    corpus = write_corpus(tmp_path / "eval", sessions)
+    flip(corpus.shards[0], bytearray(corpus.shards[0].read_bytes()))
+    monkeypatch.setattr(runner, "_pool", lambda _: ThreadPoolExecutor(1))
+    with caplog.at_level("WARNING"):
+        result = runner.evaluate(
+            options(
+                f"file://{corpus.path}", tmp_path / "out", systems=("silent", "oracle"),
+                suites="TimeSpeak", examples=0,
+            )
+        )  # fmt: skip
+    scores = json.loads((tmp_path / "out/scores.json").read_text())
+    ((name, _),) = scores["skipped"].items()
+    assert name.startswith("record ") and name.endswith(f" of {corpus.shards[0].name}")
+    assert max(r["n"] for r in scores["rows"] if r["system"] == "silent") == 7
+    assert sum("skipped" in r.getMessage() for r in caplog.records) == 1
+    assert f"1 records or shards cannot be read and are in no row. {name}: " in (
+        report.write(tmp_path / "out", result).read_text()
+    )
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -159,8 +189,62 @@ def test_errors_say_what_is_accepted(corpus, tmp_path, fields, message):
 
 
 def test_no_corpus(tmp_path):
-    with pytest.raises(CorpusError, match="manifest.json is missing"):
+    with pytest.raises(CorpusError, match="manifest.json is missing.*--split=eval$"):
         runner.evaluate(options(tmp_path, tmp_path / "out", systems=("silent",)))
+
+
+def test_a_corpus_without_truth_is_named(tmp_path):
+    corpus = write_corpus(tmp_path / "train", [make_record(0)])
+    with pytest.raises(CorpusError, match="session s0 has no trials: this is no evaluation corpus"):
+        runner.evaluate(options(corpus.path, tmp_path / "out", systems=("silent",)))
+
+
+COMMANDS = """
+import json, sys
+from absl import flags
+from absl.testing import flagsaver
+from tmi.evals import __main__ as evals
+
+flags.FLAGS(["evals", "--out=out"])
+for args in json.loads(sys.argv[1]):
+    with flagsaver.flagsaver():
+        flags.FLAGS(["evals", *args])
+        try:
+            evals.main(["evals"])
+        except SystemExit as e:
+            print(json.dumps(e.code))
+"""
+
+
+def test_a_wrong_command_is_one_line(tmp_path):
+    cases = {
+        "no suite 'bogus'; accepted: ": ["--suite=bogus"],
+        "nowhere is no corpus: ": ["--corpus=nowhere", "--systems=silent"],
+        "the system 'model' needs a workdir": ["--corpus=nowhere"],
+        "work holds no checkpoint": ["--corpus=corpus", "--workdir=file://work"],
+        "--beside=x: NAME=scores.json is accepted": ["--systems=silent", "--beside=x"],
+        "none.json is no scores.json": ["--systems=silent", "--beside=x=none.json"],
+        "gs://bucket/out lies in a bucket": ["--systems=silent", "--out=gs://bucket/out"],
+    }
+    write_corpus(tmp_path / "corpus", [full()], 1)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, json.dumps(list(cases.values()))],
+        capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+    )  # fmt: skip
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(said) == len(cases), done.stderr
+    for expected, line in zip(cases, said, strict=True):
+        assert line.startswith("error: ") and expected in line
+
+
+def test_a_checkpoint_is_the_same_by_any_name(tmp_path):
+    (tmp_path / "best/3").mkdir(parents=True)
+    (tmp_path / "best/3/array").write_bytes(b"x")
+    (tmp_path / "config.json").write_text("{}")
+    found = runner.checkpoint_id(tmp_path)
+    assert found == runner.checkpoint_id(f"file://{tmp_path}") == "0769b20bed18783d"
+    assert runner.checkpoint_id(tmp_path / "best") != found
 
 
 def test_a_truth_that_lacks_a_field_is_named(corpus):
@@ -198,6 +282,17 @@ def test_blank_video_keeps_the_times_and_nothing_else():
     assert len(pictures) == 1
     assert np.ptp(decode_image(blank.frames[0][1])) < 8
     np.testing.assert_array_equal(blank.user_audio, seen.user_audio)
+
+
+def test_blank_video_needs_one_frame_that_decodes():
+    good = [(1.0, frame()), (1.2, frame())]
+    sessions = [
+        record([], id="first", frames=[(0.8, b"damaged"), *good]),
+        record([], id="all", frames=[(0.8, b"damaged")]),
+    ]
+    (blank,) = blank_video(sessions)
+    assert blank.id == "first" and [t for t, _ in blank.frames] == [0.8, 1.0, 1.2]
+    assert decode_image(blank.frames[0][1]).shape == decode_image(good[0][1]).shape
 
 
 def test_shuffled_audio_is_another_session_s():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pathlib
-
 from absl import app, flags, logging
 
-from tmi import compiled
+from tmi import command, compiled, paths
+from tmi.config import ConfigError
+from tmi.data.records import CorpusError
 from tmi.evals.baselines import BASELINES
-from tmi.evals.runner import MODEL, Options, Result, evaluate
+from tmi.evals.runner import MODEL, Options, check, evaluate
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Holds the checkpoint; not needed for baselines.")
 _SUITE = flags.DEFINE_string("suite", None, "Comma list of suites; all by default.")
@@ -35,32 +35,43 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected argument {argv[1]!r}")
     logging.set_verbosity(logging.WARNING)
     compiled.keep()
-    options = Options(
-        out=pathlib.Path(_OUT.value),
-        corpus=pathlib.Path(_CORPUS.value),
-        workdir=pathlib.Path(_WORKDIR.value) if _WORKDIR.value else None,
-        dev_corpus=pathlib.Path(_DEV.value) if _DEV.value else None,
-        suites=_SUITE.value,
-        n=_N.value,
-        systems=tuple(_SYSTEMS.value),
-        ablate=tuple(_ABLATE.value),
-        ablate_n=_ABLATE_N.value,
-        seed=_SEED.value,
-        slots=_SLOTS.value,
-        export_fdb=_EXPORT.value,
-        record_bits=_RECORD.value,
-    )
-    beside = dict(pair.split("=", 1) for pair in _BESIDE.value)
-    result = evaluate(options)
-    _report(options, result, beside)
-
-
-def _report(options: Options, result: Result, beside: dict[str, str]) -> None:
     from tmi.evals import report
+    from tmi.train.checkpoint import CheckpointError
 
+    with command.one_line(ValueError, OSError):
+        options = Options(
+            out=paths.local(_OUT.value),
+            corpus=_CORPUS.value,
+            workdir=_WORKDIR.value or None,
+            dev_corpus=_DEV.value or None,
+            suites=_SUITE.value,
+            n=_N.value,
+            systems=tuple(_SYSTEMS.value),
+            ablate=tuple(_ABLATE.value),
+            ablate_n=_ABLATE_N.value,
+            seed=_SEED.value,
+            slots=_SLOTS.value,
+            export_fdb=_EXPORT.value,
+            record_bits=_RECORD.value,
+        )
+        check(options)
+        beside = dict(_named(pair) for pair in _BESIDE.value)
+        report.others(beside)
+        options.out.mkdir(parents=True, exist_ok=True)
+    with command.one_line(CheckpointError, ConfigError, CorpusError):
+        result = evaluate(options)
     print(report.table(result.rows, result.microturn_s))
     path = report.write(options.out, result, beside)
     print(f"scores: {options.out / 'scores.json'}\nreport: {path}")
+    if result.scores["skipped"]:
+        print(report.skipped_note(result.scores["skipped"]))
+
+
+def _named(pair: str) -> tuple[str, str]:
+    name, _, path = pair.partition("=")
+    if not (name and path):
+        raise ValueError(f"--beside={pair}: NAME=scores.json is accepted")
+    return name, path
 
 
 if __name__ == "__main__":

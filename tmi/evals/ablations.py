@@ -10,15 +10,16 @@ import av
 import numpy as np
 
 from tmi.data.records import SessionRecord
-from tmi.media.video import decode_image
+from tmi.media.video import ImageError, decode_image
 
 
 def blank_video(records: Sequence[SessionRecord]) -> list[SessionRecord]:
-    """Every frame becomes plain grey at its own time; sessions without video are left out."""
+    """Every frame becomes plain grey at its own time, as large as the first that decodes; sessions
+    without video, or with none that decodes, are left out."""
     out = []
     for record in records:
-        if record.frames:
-            grey = _grey(record.frames[0][1])
+        grey = next(filter(None, (_grey(data) for _, data in record.frames)), None)
+        if grey is not None:
             frames = [(t, grey) for t, _ in record.frames]
             out.append(dataclasses.replace(record, frames=frames))
     return out
@@ -47,9 +48,12 @@ ABLATIONS: dict[str, tuple[str, Callable[[Sequence[SessionRecord]], list[Session
 }
 
 
-def _grey(encoded: bytes) -> bytes:
-    """A plain grey image of the size of `encoded`, as JPEG."""
-    height, width, _ = decode_image(encoded).shape
+def _grey(encoded: bytes) -> bytes | None:
+    """A plain grey image of the size of `encoded`, as JPEG; None if that is damaged."""
+    try:
+        height, width, _ = decode_image(encoded).shape
+    except ImageError:
+        return None
     grey = np.full((height, width, 3), 128, np.uint8)
     codec = av.CodecContext.create("mjpeg", "w")
     codec.width, codec.height, codec.pix_fmt = width, height, "yuvj420p"

@@ -15,6 +15,7 @@ from tmi.decode import recording
 from tmi.decode.stream import Decoder
 from tmi.evals.scoring import Benchmark
 from tmi.models import tree
+from tmi.paths import PathLike
 from tmi.train.checkpoint import restore_params
 
 
@@ -35,7 +36,7 @@ def choose_recorded(
 
 
 def record(
-    workdir: pathlib.Path, records: Sequence[SessionRecord], suites: dict[str, list[str]],
+    workdir: PathLike, records: Sequence[SessionRecord], suites: dict[str, list[str]],
     out: pathlib.Path, slots: int,
 ) -> list[pathlib.Path]:  # fmt: skip
     """Streams the sessions once more through a decoder that records, as many at a time as `slots`;

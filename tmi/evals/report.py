@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import soundfile
 
+from tmi import paths
 from tmi.data.records import SessionRecord
 from tmi.evals import plots, wall
 from tmi.evals.plots import HEADLINES, in_order
@@ -20,6 +21,7 @@ from tmi.evals.runner import MODEL, Result
 from tmi.evals.scoring import Row
 from tmi.evals.timeline import draw_timeline
 from tmi.evals.trace import SAMPLE_RATE, Trace
+from tmi.paths import PathLike
 
 WALL = tuple((wall.SUITE, m) for m in (wall.MEDIAN, wall.P99, wall.FACTOR, wall.SLOTS))
 _TIMES = ("latency", "delay", "yield time")  # metrics that the clock's resolution bounds
@@ -48,6 +50,14 @@ def floor_note(microturn_s: float) -> str:
     )
 
 
+def skipped_note(skipped: Mapping[str, str]) -> str:
+    """What was not evaluated; '' if all was."""
+    if not skipped:
+        return ""
+    named = "; ".join(f"{name}: {why}" for name, why in skipped.items())
+    return f"{len(skipped)} records or shards cannot be read and are in no row. {named}"
+
+
 def is_time(metric: str) -> bool:
     """Whether a metric is a latency, whose floor is one micro-turn."""
     return any(name in metric for name in _TIMES)
@@ -68,7 +78,7 @@ def table(rows: Sequence[Row], microturn_s: float = 0.2) -> str:
 
 
 def write(
-    out: str | pathlib.Path, result: Result, beside: Mapping[str, str | pathlib.Path] | None = None
+    out: str | pathlib.Path, result: Result, beside: Mapping[str, PathLike] | None = None
 ) -> pathlib.Path:
     """Writes OUT/report.html and OUT/timelines/*.png; returns the report's path.
 
@@ -77,14 +87,15 @@ def write(
     """
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    rows = result.rows + [r for name, path in (beside or {}).items() for r in _other(name, path)]
-    head = {k: v for k, v in result.scores.items() if k != "rows"}
+    rows = result.rows + others(beside or {})
+    head = {k: v for k, v in result.scores.items() if k not in ("rows", "skipped")}
     took = ", ".join(f"{name} {s:.0f} s" for name, s in result.seconds.items())
     parts = [
         "<h1>Evaluation</h1>",
         f'<p class="note">{html.escape(floor_note(result.microturn_s))}</p>',
         f"<p>{' · '.join(f'{k}: <b>{html.escape(str(v))}</b>' for k, v in head.items())}"
         f" · wall time: {html.escape(took)}</p>",
+        f"<p>{html.escape(skipped_note(result.scores['skipped']))}</p>",
         f"<h2>Headlines</h2>{_image(plots.bars(rows))}",
         f"<h2>How exact in time</h2>{_image(plots.curves(rows))}",
         "<h2>Rhythm of the dialogue</h2><p class='note'>From the user's words and the energy of "
@@ -119,13 +130,17 @@ def write(
 # Parts.
 
 
-def _other(name: str, path: str | pathlib.Path) -> list[Row]:
-    try:
-        found = json.loads(pathlib.Path(path).read_text())["rows"]
-        rows = [Row(**r | {"ci95": tuple(r["ci95"])}) for r in found if r["system"] == MODEL]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{path} is no scores.json: {e}") from e
-    return [dataclasses.replace(r, system=name) for r in rows]
+def others(beside: Mapping[str, PathLike]) -> list[Row]:
+    """The model's rows of each scores.json under its name. Raises ValueError if one is none."""
+    rows: list[Row] = []
+    for name, path in beside.items():
+        try:
+            found = json.loads(paths.at(path).read_text())["rows"]
+            found = [Row(**r | {"ci95": tuple(r["ci95"])}) for r in found if r["system"] == MODEL]
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            raise ValueError(f"{path} is no scores.json: {e!r}") from e
+        rows += [dataclasses.replace(r, system=name) for r in found]
+    return rows
 
 
 def _cell(r: Row | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -18,8 +19,16 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
+from tmi import paths
 from tmi.config import Config, to_json
-from tmi.data.records import Corpus, CorpusError, SessionRecord, open_corpus, read_sessions
+from tmi.data.records import (
+    Corpus,
+    CorpusError,
+    SessionRecord,
+    Skipped,
+    open_corpus,
+    read_sessions,
+)
 from tmi.evals import bits, export, moonshine, spoken
 from tmi.evals import trace as traces
 from tmi.evals.ablations import ABLATIONS
@@ -41,9 +50,9 @@ class Options:
     """What to evaluate, on what, and where to write. See the flags of tmi/evals/__main__.py."""
 
     out: pathlib.Path
-    corpus: pathlib.Path
-    workdir: pathlib.Path | None = None
-    dev_corpus: pathlib.Path | None = None
+    corpus: paths.PathLike
+    workdir: paths.PathLike | None = None
+    dev_corpus: paths.PathLike | None = None
     suites: str | None = None
     n: int = 0  # trials a suite, 0: all
     systems: tuple[str, ...] = (MODEL, *BASELINES)
@@ -95,38 +104,41 @@ class _Scores:
 
 
 def evaluate(options: Options) -> Result:
-    """Raises ValueError on an unknown suite, system or ablation, CorpusError on a corpus that
+    """What cannot be read of the corpus is left out, and named in scores["skipped"].
+
+    Raises ValueError as `check` does, CorpusError on a corpus and CheckpointError on a workdir that
     cannot be used.
     """
+    check(options)
     benchmarks = select(options.suites)
     with_spoken = not options.suites or "spoken" in options.suites.lower()
-    _check(options)
-    corpus = open_corpus(options.corpus)
-    ids = choose(read_sessions(corpus), benchmarks, options.n)
+    corpus = open_corpus(options.corpus, "eval")
+    decoder = _decoder(options) if MODEL in options.systems else None
+    config = decoder.config if decoder else Config()
+    skipped = Skipped()
+    read = functools.partial(read_sessions, corpus, skipped=skipped)  # the same each time
+    ids = choose(read(), benchmarks, options.n)
     if not ids:
-        raise CorpusError(f"{options.corpus}: no session has a trial of {options.suites}")
+        raise CorpusError(
+            f"{options.corpus}: no session has a trial of {options.suites or 'any suite'}; "
+            f"{len(skipped)} of its records or shards cannot be read"
+        )
     scores, seconds = _Scores(benchmarks), {}
     out_rows: list[Row] = []
     examples: list[tuple[SessionRecord, Trace]] = []
-    shown = set(_examples(read_sessions(corpus, ids), options.examples))
+    shown = set(_examples(read(ids), options.examples))
     baselines = [s for s in options.systems if s in BASELINES]
-    decoder = _decoder(options) if MODEL in options.systems else None
-    config = decoder.config if decoder else Config()
     with _pool(options) as pool:
         begun = time.monotonic()
         if baselines:
-            prior = learn(itertools.islice(_dev_sessions(options, corpus), PRIOR_SESSIONS))
-            run_baselines(
-                read_sessions(corpus, ids), len(ids), benchmarks, prior, baselines, scores, pool
-            )
+            prior = learn(itertools.islice(_dev_sessions(options, corpus, read), PRIOR_SESSIONS))
+            run_baselines(read(ids), len(ids), benchmarks, prior, baselines, scores, pool)
             seconds["baselines"] = time.monotonic() - begun
         grammar = _grammar(corpus) if with_spoken else None
         said: list[spoken.Spoken] = []
         wall = WallClock(options.slots)
         dialogues: dict[str, list[Statistics]] = {MODEL: []} if decoder else {}
-        dialogues[TRUTH] = [
-            dialogue(user_speech(r), model_speech(r)) for r in read_sessions(corpus, ids)
-        ]
+        dialogues[TRUTH] = [dialogue(user_speech(r), model_speech(r)) for r in read(ids)]
 
         def keep(record: SessionRecord, trace: Trace) -> None:
             if options.save_traces:
@@ -144,7 +156,7 @@ def evaluate(options: Options) -> Result:
             begun = time.monotonic()
             run_model(
                 decoder,
-                _groups(read_sessions(corpus, ids)),
+                _groups(read(ids)),
                 len(ids),
                 benchmarks,
                 MODEL,
@@ -154,27 +166,23 @@ def evaluate(options: Options) -> Result:
             seconds["model"] = time.monotonic() - begun
             if options.record_bits and options.workdir:
                 begun = time.monotonic()
-                suites = bits.choose_recorded(
-                    read_sessions(corpus, ids), benchmarks, options.record_bits
-                )
-                some = list(read_sessions(corpus, list(suites)))
+                suites = bits.choose_recorded(read(ids), benchmarks, options.record_bits)
+                some = list(read(list(suites)))
                 bits.record(options.workdir, some, suites, options.out, options.slots)
                 seconds["bits"] = time.monotonic() - begun
         else:
-            for record in read_sessions(corpus, list(shown)):
+            for record in read(list(shown)):
                 examples.append((record, BASELINES["oracle"](record, Prior({}, {}, {}))))
         if grammar:
             begun = time.monotonic()
             model_said = said if decoder else None
-            out_rows = spoken_rows(
-                model_said, read_sessions(corpus, ids), grammar, config, options.seed, pool
-            )
+            out_rows = spoken_rows(model_said, read(ids), grammar, config, options.seed, pool)
             seconds["spoken"] = time.monotonic() - begun
     for name in options.ablate:
         begun = time.monotonic()
         label, change = ABLATIONS[name]
-        some = choose(read_sessions(corpus), benchmarks, options.ablate_n or options.n)
-        changed = (change(group) for group in _groups(read_sessions(corpus, some)))
+        some = choose(read(), benchmarks, options.ablate_n or options.n)
+        changed = (change(group) for group in _groups(read(some)))
         run_model(decoder, changed, len(some), benchmarks, f"{MODEL}[{label}]", scores)
         seconds[name] = time.monotonic() - begun
     out_rows = scores.rows(options.seed) + out_rows + wall.rows(MODEL, options.seed)
@@ -183,6 +191,7 @@ def evaluate(options: Options) -> Result:
             "corpus_hash": corpus.hash,
             "checkpoint": checkpoint_id(options.workdir) if decoder and options.workdir else None,
             "seed": options.seed,
+            "skipped": _relative(skipped, corpus),
             "rows": [dataclasses.asdict(r) | {"ci95": list(r.ci95)} for r in out_rows],
         },
         out_rows,
@@ -307,6 +316,8 @@ def choose(records: Iterable[SessionRecord], benchmarks: Sequence[Benchmark], n:
     anything = not benchmarks or any(not b.trial_suites for b in benchmarks)
     found: list[tuple[str, Counter, float]] = []
     for record in records:
+        if "trials" not in record.truth:
+            raise CorpusError(f"session {record.id} has no trials: this is no evaluation corpus")
         kinds = Counter(_kind(t) for t in record.truth["trials"] if t["suite"] in wanted)
         if kinds or anything:
             found.append((record.id, kinds, record.duration_s))
@@ -347,7 +358,7 @@ def _examples(records: Iterable[SessionRecord], count: int) -> list[str]:
     return ids
 
 
-def checkpoint_id(workdir: pathlib.Path) -> str:
+def checkpoint_id(workdir: paths.PathLike) -> str:
     """Identifies what is evaluated: a hash of the config and of the weights that the decoder takes,
     and of nothing else that a workdir holds."""
     from tmi.train.checkpoint import restore_params
@@ -359,7 +370,16 @@ def checkpoint_id(workdir: pathlib.Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check(options: Options) -> None:
+def _relative(skipped: Skipped, corpus: Corpus) -> dict[str, str]:
+    """Name -> why, as they are in a copy of the corpus at another place."""
+    here = f"{corpus.path}/"
+    return {k.replace(here, ""): v.replace(here, "") for k, v in skipped.reasons.items()}
+
+
+def check(options: Options) -> None:
+    """Raises ValueError, which says what is accepted, on an unknown suite, system or ablation and
+    on a model without a workdir."""
+    select(options.suites)
     known = (MODEL, *BASELINES)
     for system in options.systems:
         if system not in known:
@@ -375,7 +395,7 @@ def _check(options: Options) -> None:
 
 
 def _decoder(options: Options):
-    assert options.workdir is not None  # _check
+    assert options.workdir is not None  # check
     from tmi.decode.stream import Decoder
 
     return Decoder.load(options.workdir, slots=options.slots)
@@ -389,15 +409,17 @@ def _grammar(corpus: Corpus) -> list[spoken.Words] | None:
         return None
 
 
-def _dev_sessions(options: Options, corpus: Corpus) -> Iterator[SessionRecord]:
+def _dev_sessions(
+    options: Options, corpus: Corpus, read: Callable[[], Iterator[SessionRecord]]
+) -> Iterator[SessionRecord]:
     sibling = corpus.path.parent / "dev"
     dev = options.dev_corpus or (sibling if (sibling / "manifest.json").is_file() else None)
     if dev is None:
         logging.info(
             "no dev corpus: the timer learns from %s itself, to its advantage", corpus.path
         )
-        return read_sessions(corpus)
-    return read_sessions(open_corpus(dev))
+        return read()
+    return read_sessions(open_corpus(dev, "dev"))
 
 
 def _pool(options: Options) -> ProcessPoolExecutor:
