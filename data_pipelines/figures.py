@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from data_pipelines.looks import Colour, Figure
+from data_pipelines.looks import Colour, Figure, scaled
 from data_pipelines.motions import FIELDS
 
 JOINTS = (
@@ -16,6 +16,7 @@ JOINTS = (
 J = {name: i for i, name in enumerate(JOINTS)}
 SHIFT = 4  # cv2's fixed point: 1/16 pixel, so that slow motion is smooth
 ONE = 1 << SHIFT
+DARKER = 0.72  # limbs of the far side
 
 
 def joints(poses: np.ndarray, figure: Figure) -> np.ndarray:
@@ -67,16 +68,12 @@ def _polygon(image, corners, colour: Colour) -> None:
     cv2.fillPoly(image, [np.array(corners, np.int32)], colour, cv2.LINE_AA, SHIFT)
 
 
-def _darker(colour: Colour) -> Colour:
-    return tuple(round(0.72 * c) for c in colour)
-
-
 def draw_person(image: np.ndarray, at: list, figure: Figure, scale: float, prop: str) -> None:
     """Draws one frame's joints `at` (from `to_pixels`) at `scale` pixels a body height."""
     f = figure
     limb = max(2, round(f.limb * scale * (0.75 if f.build == "stick" else 1.0)))
     for side, shirt, trousers in (
-        ("left", _darker(f.shirt), _darker(f.trousers)),
+        ("left", scaled(f.shirt, DARKER), scaled(f.trousers, DARKER)),
         ("right", f.shirt, f.trousers),
     ):
         if side == "right":  # the trunk lies between the far limbs and the near ones

@@ -24,6 +24,18 @@ _HUE_SHARE = {"train": (0, 1, 2, 3), "dev": (4,), "eval": (5,)}
 Colour = tuple[int, int, int]  # RGB, 0..255
 
 
+def scaled(colour: Colour, factor: float) -> Colour:
+    """Each part times `factor`."""
+    red, green, blue = (round(factor * c) for c in colour)
+    return red, green, blue
+
+
+def mixed(a: Colour, b: Colour, share: float) -> Colour:
+    """`share` of the way from `a` to `b`."""
+    red, green, blue = (round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+    return red, green, blue
+
+
 @dataclasses.dataclass(frozen=True)
 class Figure:
     """A person: proportions in units of body height, colours of the parts."""

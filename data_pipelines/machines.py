@@ -54,7 +54,8 @@ def draw_machine(
     elif kind == "flash":
         pen.line((0, 0.2), (0, 1), dark, 0.16)
         off = [0.3 * c for c in dark]
-        lit = tuple(round(c + (on - c) * u) for c, on in zip(off, (255, 240, 90), strict=True))
-        pen.disc(0, -0.25, 0.5 + 0.14 * u, lit)
+        lit = (round(c + (on - c) * u) for c, on in zip(off, (255, 240, 90), strict=True))
+        red, green, blue = lit
+        pen.disc(0, -0.25, 0.5 + 0.14 * u, (red, green, blue))
     else:
         raise ValueError(f"machine {kind!r} is not one of {', '.join(MACHINES)}")

@@ -56,5 +56,5 @@ def synthesise(text: str, length_scale: float) -> np.ndarray:
                 "input_lengths": np.asarray([len(ids)], np.int64),
                 "scales": scales,
             }
-            waves.append(voice.session.run(None, inputs)[0].reshape(-1))
+            waves.append(np.asarray(voice.session.run(None, inputs)[0]).reshape(-1))
     return soxr.resample(np.concatenate(waves), voice.config.sample_rate, SAMPLE_RATE, quality="HQ")

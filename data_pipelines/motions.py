@@ -30,7 +30,8 @@ def pose(base: np.ndarray | None = None, **fields: float | tuple[float, float]) 
     }
     for name, value in fields.items():
         if name in pairs:
-            for bone, angle in zip(pairs[name], value, strict=True):
+            both = value if isinstance(value, tuple) else (value, value)
+            for bone, angle in zip(pairs[name], both, strict=True):
                 row[_AT[bone]] = angle
         else:
             row[_AT[name]] = value

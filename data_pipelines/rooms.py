@@ -62,7 +62,8 @@ def room(split: str, index: int) -> np.ndarray:
     tail = rng.normal(size=length) * decay * np.minimum(1, time_s / 0.02)
     # Walls and air absorb the high frequencies first.
     cutoff = rng.uniform(2000, 6000)
-    tail = scipy.signal.sosfilt(scipy.signal.butter(1, cutoff, fs=SAMPLE_RATE, output="sos"), tail)
+    low_pass = scipy.signal.butter(1, cutoff, fs=SAMPLE_RATE, output="sos")
+    tail = np.asarray(scipy.signal.sosfilt(low_pass, tail))
     early = np.zeros(length)
     for _ in range(int(rng.integers(5, 15))):
         delay_s = rng.uniform(0.001, 0.035)
@@ -149,10 +150,11 @@ def _reverberate(wave: np.ndarray, response: np.ndarray) -> np.ndarray:
     hop = size - len(response) + 1
     blocks = np.pad(wave, (0, -len(wave) % hop)).reshape(-1, hop)
     sounding = np.flatnonzero(blocks.any(axis=1))
-    spectra = scipy.fft.rfft(blocks[sounding], size, axis=1)
-    spectra *= scipy.fft.rfft(response, size)
+    spectra = np.asarray(scipy.fft.rfft(blocks[sounding], size, axis=1))
+    spectra *= np.asarray(scipy.fft.rfft(response, size))
     out = np.zeros(len(blocks) * hop + size, np.float32)
-    for block, part in zip(sounding, scipy.fft.irfft(spectra, size, axis=1), strict=True):
+    parts = np.asarray(scipy.fft.irfft(spectra, size, axis=1))
+    for block, part in zip(sounding, parts, strict=True):
         out[block * hop : block * hop + size] += part
     return out[: len(wave)]
 

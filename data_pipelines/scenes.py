@@ -10,15 +10,11 @@ import cv2
 import numpy as np
 
 from data_pipelines import figures, looks, machines, motions, things
-from data_pipelines.looks import Background, Colour, Figure
+from data_pipelines.looks import Background, Figure, mixed
 
 SIZE = 80  # pixels, both ways
 Layer = Callable[[np.ndarray, int], None]  # paints frame i
 Interval = tuple[float, float]
-
-
-def _mix(a: Colour, b: Colour, share: float) -> Colour:
-    return tuple(round(x + (y - x) * share) for x, y in zip(a, b, strict=True))
 
 
 @functools.lru_cache(maxsize=256)
@@ -53,7 +49,8 @@ def backdrop(look: Background) -> np.ndarray:
     elif look.pattern == "hills":
         for _ in range(3):
             x, r = int(rng.integers(SIZE)), int(rng.integers(16, 40))
-            cv2.circle(image, (x, horizon + 6), r, _mix(look.wall, look.mark, 0.8), -1, cv2.LINE_AA)
+            colour = mixed(look.wall, look.mark, 0.8)
+            cv2.circle(image, (x, horizon + 6), r, colour, -1, cv2.LINE_AA)
     elif look.pattern == "tiles":
         step = int(rng.integers(10, 20))
         image[::step] = look.mark
@@ -68,7 +65,7 @@ def backdrop(look: Background) -> np.ndarray:
 def passers_by(rng: np.random.Generator, times: np.ndarray, look: Background) -> Layer:
     """Something behind that moves and means nothing: pale, small, at a pace of its own."""
     contrast = (255, 255, 255) if look.tone == "dark" else (0, 0, 0)
-    colour = _mix(look.wall, contrast, float(rng.uniform(0.12, 0.25)))
+    colour = mixed(look.wall, contrast, float(rng.uniform(0.12, 0.25)))
     kind = str(rng.choice(["slide", "float", "fan", "blink", "sway"]))
     y, x = float(rng.uniform(6, 48)), float(rng.uniform(8, 72))
     r, speed = float(rng.uniform(3, 7)), float(rng.uniform(6, 20)) * rng.choice((-1, 1))

@@ -176,7 +176,7 @@ def _render_shard(task: tuple[range, str]) -> dict:
     writer = ShardWriter(out / file)
     used = collections.Counter()
     sets: dict[str, set[str]] = {n: set() for n in ("combinations", "voices", "carriers", "looks")}
-    counts: collections.Counter[str] = collections.Counter()
+    counts: dict[str, float] = collections.defaultdict(int)
     firsts = []
     for index in indices:
         s, record = _generator.session(index)

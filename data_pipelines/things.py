@@ -8,7 +8,7 @@ import math
 import cv2
 import numpy as np
 
-from data_pipelines.looks import Colour, Paint, hsv
+from data_pipelines.looks import Colour, Paint, hsv, scaled
 
 SHIFT = 4
 ONE = 1 << SHIFT
@@ -111,7 +111,7 @@ def draw_thing(
         return _card(image, thing.shape, paint, x, y, size)
     edge = (250, 250, 245) if tone == "dark" else (25, 20, 25)
     pen = Pen(image, x, y, size, edge, 1 + (paint.outline > 0.8))
-    if thing.kind == "coloured":
+    if thing.colour is not None:
         _SHAPE[thing.shape](pen, shade(thing.colour, paint), paint.aspect)
     else:
         _PICTURE[thing.shape](pen, paint)
@@ -176,7 +176,7 @@ def _fur(paint: Paint) -> tuple[Colour, Colour, Colour]:
     hue = 0.02 + 0.1 * paint.outline + 4 * paint.hue_shift
     value = 0.35 + 0.6 * (paint.stroke - 0.1) / 0.07
     coat = hsv(hue, 0.55, value)
-    return coat, tuple(round(0.65 * c) for c in coat), (15, 10, 10)
+    return coat, scaled(coat, 0.65), (15, 10, 10)
 
 
 def _cat(pen: Pen, paint: Paint) -> None:

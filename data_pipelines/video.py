@@ -16,6 +16,7 @@ from data_pipelines import looks, machines, motions, scenes
 from data_pipelines.looks import pool_hashes
 from data_pipelines.scenes import SIZE, Interval
 from data_pipelines.things import ANIMALS, COLOURS, DIGITS, LETTERS, OBJECTS, SHAPES, THINGS, Thing
+from tmi.media.video import decode_image
 
 __all__ = [
     "ACTIONS",
@@ -324,7 +325,7 @@ def contact_sheet(clip: Clip, columns: int = 10, every: int = 1, size: int = SIZ
     """Every `every`-th frame in rows, uint8 RGB, scaled to `size` pixels as a model sees it."""
     tiles = []
     for _, data in clip.frames[::every]:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = decode_image(data)
         tiles.append(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
     rows = [np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)]

@@ -8,14 +8,13 @@ that seconds cannot be read off it. docs/LOG.md holds what came out.
 
 from collections.abc import Iterator
 
-from ml_collections import ConfigDict
-
 from experiments import demo
+from tmi import config
 
 SCHEMES = ("token", "microturn", "both")
 
 
-def get_config(scheme: str = "both") -> ConfigDict:
+def get_config(scheme: str = "both") -> config.View:
     """scheme: model.position_bias, given behind the file's name and a colon."""
     c = demo.get_config()
     c.name = f"position_{scheme}"
@@ -23,6 +22,6 @@ def get_config(scheme: str = "both") -> ConfigDict:
     return c
 
 
-def sweep() -> Iterator[ConfigDict]:
+def sweep() -> Iterator[config.View]:
     for scheme in SCHEMES:
         yield get_config(scheme)

@@ -9,15 +9,13 @@ costs; the corpus is the demo's (records hold sound and words, never positions).
 import math
 from collections.abc import Iterator
 
-from ml_collections import ConfigDict
-
 from experiments import demo
 from tmi import config
 
 SECONDS = (0.2, 0.4, 1.0)
 
 
-def get_config(seconds: str | float = 0.2) -> ConfigDict:
+def get_config(seconds: str | float = 0.2) -> config.View:
     """seconds: the length of a micro-turn, given behind the file's name and a colon."""
     try:
         length = float(seconds)
@@ -39,6 +37,6 @@ def get_config(seconds: str | float = 0.2) -> ConfigDict:
     return c
 
 
-def sweep() -> Iterator[ConfigDict]:
+def sweep() -> Iterator[config.View]:
     for seconds in SECONDS:
         yield get_config(seconds)

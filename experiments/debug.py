@@ -6,12 +6,10 @@ Costs seconds and learns nothing worth hearing. Needs a corpus of any kind:
         --config.data.corpus=DIR --config.data.dev_corpus=DIR
 """
 
-from ml_collections import ConfigDict
-
 from tmi import config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> config.View:
     c = config.default()
     c.name = "debug"
     c.video.stem_channels = (4, 8, 16)

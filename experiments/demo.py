@@ -9,14 +9,12 @@ shipped nano (experiments/nano.py), which has trained longer on more.
     make demo
 """
 
-from ml_collections import ConfigDict
-
 from tmi import config
 
 SKILLS = ("answer", "timespeak", "repcount")
 
 
-def get_config() -> ConfigDict:
+def get_config() -> config.View:
     c = config.default()
     c.name = "demo"
     c.data.corpus, c.data.dev_corpus = "build/demo/corpus/train", "build/demo/corpus/dev"

@@ -17,14 +17,12 @@ devices give --config.train.mesh, as experiments/tml_small.py does.
 import json
 import pathlib
 
-from ml_collections import ConfigDict
-
 from tmi import config
 from tmi.interop import fields
 from tmi.media.text import Tokenizer
 
 
-def get_config(checkpoint: str = "") -> ConfigDict:
+def get_config(checkpoint: str = "") -> config.View:
     directory = pathlib.Path(checkpoint)
     if not checkpoint or not (directory / "config.json").is_file():
         raise config.ConfigError(

@@ -17,12 +17,10 @@ assets/nano/info.json (each leg's command) and docs/LOG.md (evaluation).
 A further leg begins with the shipped weights: add --init_from=assets/nano and another --workdir.
 """
 
-from ml_collections import ConfigDict
-
 from tmi import config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> config.View:
     c = config.default()
     c.name = "nano"
     c.model.expert_width = 80  # 96 would be 5.7M parameters

@@ -7,12 +7,10 @@ or hearing layer. Small, for tests and as a start for what shall go back into th
     python -m tmi.interop.inkling export --workdir=runs/published --out=build/published
 """
 
-from ml_collections import ConfigDict
-
 from tmi import config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> config.View:
     c = config.default()
     c.name = "published"
     c.data.corpus, c.data.dev_corpus = "build/corpus/train", "build/corpus/dev"

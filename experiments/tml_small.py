@@ -10,12 +10,10 @@ docs/pods reads the reports. Mesh and batch are those of 128 chips; 512 take
 --config.train.mesh=2,64,4,1,1 --config.data.batch_size=3072.
 """
 
-from ml_collections import ConfigDict
-
 from tmi import config
 
 
-def get_config() -> ConfigDict:
+def get_config() -> config.View:
     c = config.default()
     c.name = "tml_small"
 

@@ -17,6 +17,11 @@ from ml_collections import ConfigDict
 
 FORMAT_VERSION = 1
 SAMPLE_RATE = 16_000  # of all sound: records, traces, files
+if typing.TYPE_CHECKING:
+    View = Any  # sections and fields of a ConfigDict are attributes that no checker knows
+else:
+    View = ConfigDict
+
 MESH_AXES = ("data", "fsdp", "expert", "sequence", "tensor")
 
 
@@ -270,12 +275,12 @@ RESUMABLE_FIELDS = frozenset({
 })  # fmt: skip
 
 
-def default() -> ConfigDict:
+def default() -> View:
     """The editable view of the defaults; unknown fields and wrong types raise on assignment."""
     return to_config_dict(Config())
 
 
-def to_config_dict(config: Config) -> ConfigDict:
+def to_config_dict(config: Config) -> View:
     d = ConfigDict(dataclasses.asdict(config))
     d.lock()
     return d
