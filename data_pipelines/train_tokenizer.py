@@ -22,10 +22,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tmi.media.text import NUM_SPECIALS, SPECIALS, VOCAB_DIR, VOCAB_SIZE
 
-_PHRASES = flags.DEFINE_string("phrases", None, "A file of texts, one a line, or - for stdin.")
-_OUT = flags.DEFINE_string("out", str(VOCAB_DIR / "bpe512.json"), "Where the vocabulary goes.")
-_SIZE = flags.DEFINE_integer("vocab_size", VOCAB_SIZE, "Tokens: specials, bytes, merges, words.")
-
 NUM_MERGES = 24  # pieces for the words that are no token of their own; the rest are whole words
 
 # What the model says, then what the user types, then common words while there is room.
@@ -101,14 +97,16 @@ def default_texts() -> list[str]:
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown argument {argv[1]!r}: texts come by --phrases=FILE")
-    texts = default_texts()
-    if _PHRASES.value:
-        path = _PHRASES.value
+    f, texts = flags.FLAGS, default_texts()
+    if path := f.phrases:
         source = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
         texts = [f" {line.strip()}" for line in source.splitlines() if line.strip()]
-    Path(_OUT.value).write_text(train(texts, _SIZE.value), encoding="utf-8")
-    print(f"{_OUT.value}: {_SIZE.value} tokens from {len(texts)} texts")
+    Path(f.out).write_text(train(texts, f.vocab_size), encoding="utf-8")
+    print(f"{f.out}: {f.vocab_size} tokens from {len(texts)} texts")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("phrases", None, "A file of texts, one a line, or - for stdin.")
+    flags.DEFINE_string("out", str(VOCAB_DIR / "bpe512.json"), "Where the vocabulary goes.")
+    flags.DEFINE_integer("vocab_size", VOCAB_SIZE, "Tokens: specials, bytes, merges, words.")
     app.run(main)

@@ -88,7 +88,7 @@ def test_a_checkpoint_is_its_config_and_its_weights(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "scores.json").write_text("{}")
-    assert identity() == first
+    assert identity() == first == runner.checkpoint_id(f"file://{tmp_path}")
     louder = dataclasses.replace(debug.decode, temperature=0.5)
     others = {identity(dataclasses.replace(debug, decode=louder)), identity(weight=0.25)}
     assert len(others | {first}) == 3
@@ -236,15 +236,6 @@ def test_a_wrong_command_is_one_line(tmp_path):
     assert len(said) == len(cases), done.stderr
     for expected, line in zip(cases, said, strict=True):
         assert line.startswith("error: ") and expected in line
-
-
-def test_a_checkpoint_is_the_same_by_any_name(tmp_path):
-    (tmp_path / "best/3").mkdir(parents=True)
-    (tmp_path / "best/3/array").write_bytes(b"x")
-    (tmp_path / "config.json").write_text("{}")
-    found = runner.checkpoint_id(tmp_path)
-    assert found == runner.checkpoint_id(f"file://{tmp_path}") == "0769b20bed18783d"
-    assert runner.checkpoint_id(tmp_path / "best") != found
 
 
 def test_a_truth_that_lacks_a_field_is_named(corpus):
