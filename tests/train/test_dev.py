@@ -28,6 +28,10 @@ def test_it_measures_what_a_training_measures(config, trained, capsys):
     lines = dev.table(found).splitlines()
     assert names[0] in lines[0] and len(lines) == 1 + len(want)
     assert all("*" in line for line in lines[1:])
+    two = dev.table(
+        {"a": {"accuracy/text": 0.5, "loss": 2.0}, "b": {"accuracy/text": 0.6, "loss": 3.0}}
+    )
+    assert "0.6000*" in two and "2.0000*" in two and two.count("*") == 2
 
 
 def test_a_note_goes_into_an_export_and_nowhere_else(config, trained):

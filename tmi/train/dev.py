@@ -64,15 +64,16 @@ def losses(
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
-    """A column a workdir, the lowest of each row marked."""
+    """A column a workdir, the best of each row marked: the lowest, of an accuracy the highest."""
     names = list(dict.fromkeys(n for row in found.values() for n in row))
     wide = max(len(n) for n in names)
     columns = [max(10, len(w)) for w in found]
     lines = [" " * wide + "".join(f"  {w:>{c}}" for w, c in zip(found, columns, strict=True))]
     for name in names:
         values = [row.get(name) for row in found.values()]
-        least = min(v for v in values if v is not None)
-        cells = ("" if v is None else f"{v:.4f}{'*' if v == least else ' '}" for v in values)
+        known = [v for v in values if v is not None]
+        best = max(known) if name.startswith("accuracy/") else min(known)
+        cells = ("" if v is None else f"{v:.4f}{'*' if v == best else ' '}" for v in values)
         lines.append(
             f"{name:<{wide}}" + "".join(f"  {x:>{c}}" for x, c in zip(cells, columns, strict=True))
         )
