@@ -161,7 +161,8 @@ def check_fits(member: Config, workdir: str, topology: Topology, init_from: str 
         "--config.data.dev_corpus": member.data.dev_corpus if member.train.eval_every else None,
         "--init_from": init_from,
     }
-    for flag, path in places.items():
+    named = ((flag, path) for flag, paths in places.items() for path in (paths or "").split(","))
+    for flag, path in named:
         if path and "://" not in path and not path.startswith("/"):
             raise ConfigError(
                 f"{flag}={path} lies beside you: on {topology} a path that every host sees is "

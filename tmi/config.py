@@ -175,7 +175,7 @@ class FlowConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    corpus: str = "build/corpus/train"
+    corpus: str = "build/corpus/train"  # several with commas between are drawn from as one
     dev_corpus: str = "build/corpus/dev"
     row_length: int = 1024  # positions of a training row
     batch_size: int = 4  # rows

@@ -343,3 +343,16 @@ def test_the_measuring_command_reports_rate_fill_and_losses(corpus):
     report = measure(small_config(**data), 3)
     assert report["x_real_time_per_core"] > 10 and 0.3 < report["fill"] <= 1
     assert report["sessions"] >= 12 and report["skipped"] == {}
+
+
+def test_two_corpora_are_drawn_from_as_one(corpus, tmp_path):
+    other = write_corpus(tmp_path, [make_record(k, "other") for k in range(40, 44)])
+    both = records.open_corpora(f"{corpus.path},{other.path}")
+    named = dataclasses.replace(CONFIG.data, corpus=f"{corpus.path},{other.path}")
+    config = dataclasses.replace(CONFIG, data=named)
+    assert digests(config, 4, both) == digests(config, 4, None)
+    only = dataclasses.replace(named, skill_weights=(("other", 1.0),))
+    of_other = digests(dataclasses.replace(CONFIG, data=only), 2, None)
+    assert of_other != digests(config, 2, None)
+    assert not set(by := Sessions(both, records.Skipped()).by_skill()["other"]) & set(range(12))
+    assert len(by) == 4

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import msgpack
 import numpy as np
 import pytest
 
 from tests.data.sessions import DAMAGES, SKILLS, damaged, flip, make_record, write_corpus
-from tmi.data.records import CorpusError, Skipped, decode, encode, open_corpus, read_sessions
+from tmi.data.records import (
+    CorpusError,
+    Skipped,
+    decode,
+    encode,
+    open_corpora,
+    open_corpus,
+    read_sessions,
+)
 
 
 def same(a, b) -> None:
@@ -106,3 +115,28 @@ def test_a_directory_that_is_no_corpus_is_told_what_is_missing(tmp_path):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(CorpusError, match="is damaged"):
             open_corpus(tmp_path)
+
+
+def test_several_corpora_are_one(tmp_path):
+    a = write_corpus(tmp_path / "a", [make_record(k, "answer") for k in range(3)])
+    b = write_corpus(tmp_path / "b", [make_record(k, "typed") for k in range(3, 7)])
+    both = open_corpora(f"{a.path},{b.path}")
+    assert [r.id for r in read_sessions(both)] == [
+        r.id for corpus in (a, b) for r in read_sessions(corpus)
+    ]
+    assert both.num_sessions == 7 and both.skills == ["answer", "typed"]
+    assert both.hash not in (a.hash, b.hash)
+    assert open_corpora(str(a.path)).hash == a.hash
+
+
+def test_corpora_that_do_not_belong_together_are_refused(tmp_path):
+    a = write_corpus(tmp_path / "a", [make_record(0)])
+    b = write_corpus(tmp_path / "b", [make_record(1)])
+    with pytest.raises(CorpusError, match="the same sessions, named twice"):
+        open_corpora(f"{a.path},{b.path},{a.path}")
+    held = json.loads((b.path / "manifest.json").read_text())
+    (b.path / "manifest.json").write_text(json.dumps(held | {"split": "eval"}))
+    with pytest.raises(CorpusError, match="corpora of one split .*'eval'"):
+        open_corpora(f"{a.path},{b.path}")
+    with pytest.raises(CorpusError, match="nowhere is no corpus"):
+        open_corpora(f"{a.path},nowhere")

@@ -150,6 +150,7 @@ def test_a_config_that_fits_is_let_through():
         ("--config.data.shards=2", "v5e:4x4", "gs://b/run", "data.shards=2.*of its 4 hosts"),
         ("", "v5e:4x4", "runs/x", "--workdir=runs/x lies beside you.*gs://"),
         ("--config.data.corpus=a/b", "v5e:4x4", "gs://b/run", "data.corpus=a/b lies beside you"),
+        ("--config.data.corpus=gs://b/a,c", "v5e:4x4", "gs://b/run", "data.corpus=c lies beside"),
     ],
 )  # fmt: skip
 def test_what_would_fail_on_the_machines_is_refused_here(change, topology, workdir, said):

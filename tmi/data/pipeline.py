@@ -70,7 +70,8 @@ class Sessions:
     def by_skill(self) -> dict[str, list[int]]:
         """First skill -> indices. From the manifest's shard entries ("skills": one a record) if it
         has them, else by reading the corpus once."""
-        known = {str(self.corpus.path / s["file"]): s for s in self.corpus.manifest["shards"]}
+        entries = self.corpus.manifest["shards"]
+        known = {str(p): s for p, s in zip(self.corpus.shards, entries, strict=True)}
         firsts: list[str | None] = []
         for path, count in self._shards:
             listed = known[path].get("skills")
@@ -199,7 +200,7 @@ def train_batches(
             f"rows {wanted.tolist()}: ascending numbers below data.batch_size={d.batch_size} are "
             "accepted"
         )
-    corpus = records.open_corpus(d.corpus) if corpus is None else corpus
+    corpus = records.open_corpora(d.corpus) if corpus is None else corpus
     skipped = Skipped()
     sessions = Sessions(corpus, skipped)
     weights = {name: w for name, w in d.skill_weights if w > 0}

@@ -125,14 +125,11 @@ class ShardWriter:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-    """An opened corpus directory."""
+    """An opened corpus directory, or several as one; shards in the order of the manifest's."""
 
     path: epath.Path
     manifest: dict
-
-    @property
-    def shards(self) -> list[epath.Path]:
-        return [self.path / s["file"] for s in self.manifest["shards"]]
+    shards: list[epath.Path]
 
     @property
     def hash(self) -> str:
@@ -150,6 +147,35 @@ class Corpus:
         return sorted(self.manifest["skills"])
 
 
+def open_corpora(names: str, split: str = "train") -> Corpus:
+    """Directories with commas between them as one corpus, whose sessions are drawn as if they lay
+    in one: `data.corpus` may name several.
+
+    Raises CorpusError where open_corpus does, for a directory named twice and for splits mixed.
+    """
+    corpora = [open_corpus(name, split) for name in names.split(",")]
+    if len(corpora) == 1:
+        return corpora[0]
+    twice = {str(c.path) for c in corpora if sum(c.hash == other.hash for other in corpora) > 1}
+    if twice:
+        raise CorpusError(f"{', '.join(sorted(twice))}: the same sessions, named twice in {names}")
+    splits = {str(c.path): str(c.manifest.get("split")) for c in corpora}
+    if len(set(splits.values())) > 1:
+        raise CorpusError(f"corpora of one split are accepted together, not {splits}")
+    return Corpus(
+        epath.Path(names),
+        {
+            "split": corpora[0].manifest.get("split"),
+            "shards": [entry for c in corpora for entry in c.manifest["shards"]],
+            "skills": {
+                skill: sum(c.manifest["skills"].get(skill, 0) for c in corpora)
+                for skill in sorted({s for c in corpora for s in c.skills})
+            },
+        },
+        [shard for c in corpora for shard in c.shards],
+    )
+
+
 def open_corpus(path: paths.PathLike, split: str = "train") -> Corpus:
     """A corpus in a directory or a bucket (gs://: the record reader has its own client). `split` is
     what is wanted of it: where there is none, the error says how to render one.
@@ -164,8 +190,9 @@ def open_corpus(path: paths.PathLike, split: str = "train") -> Corpus:
             f"Render one with: python -m data_pipelines.synthetic --out=DIR --split={split}"
         )
     try:
-        corpus = Corpus(path, json.loads(manifest.read_text()))
-        _ = corpus.shards, corpus.hash, corpus.num_sessions, corpus.skills
+        held = json.loads(manifest.read_text())
+        corpus = Corpus(path, held, [path / s["file"] for s in held["shards"]])
+        _ = corpus.hash, corpus.num_sessions, corpus.skills
     except (ValueError, TypeError, KeyError) as e:
         raise CorpusError(f"{manifest} is damaged ({e!r}); render the corpus again") from e
     if not any(s.is_file() for s in corpus.shards):
