@@ -62,8 +62,8 @@ def training(s: AttentionShape, dtype: str, rows: int, implementation: str, grad
     place = jnp.broadcast_to(jnp.arange(s.length, dtype=jnp.int32), (rows, s.length))
     segment = jnp.ones_like(place)
 
-    def forward(*args):
-        return attention(*args, place, segment, s, implementation=implementation)
+    def forward(q, k, v, rel):
+        return attention(q, k, v, rel, place, segment, s, implementation=implementation)
 
     def loss(*args):
         return jnp.sum(forward(*args).astype(jnp.float32) ** 2)
@@ -84,8 +84,9 @@ def decoding(s: AttentionShape, dtype: str, rows: int, implementation: str, posi
     caches = [jnp.zeros((rows, s.kv_heads, size, w), dtype) for w in (s.key_dim, s.dim)]
     length, count = jnp.full((rows,), positions, jnp.int32), jnp.full((rows,), s.chunk, jnp.int32)
 
-    def run(*args):
-        return attention_cached(*args, length, count, span, implementation=implementation)
+    def run(q, k, v, rel, keys, values):
+        history = (keys, values, length, count, span)
+        return attention_cached(q, k, v, rel, *history, implementation=implementation)
 
     seen = seen_by(s, np.array([positions]))[0] + s.chunk - 1
     read = rows * s.kv_heads * seen * (s.key_dim + s.dim) * jnp.dtype(dtype).itemsize

@@ -25,7 +25,9 @@ from tmi.models import tree
 from tmi.train.checkpoint import restore_params
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A workdir or shipped checkpoint.", required=True)
-_CORPUS = flags.DEFINE_string("corpus", None, "Its sessions are streamed, and trained on.")
+_CORPUS = flags.DEFINE_string(
+    "corpus", "build/corpus/dev", "Its sessions are streamed, and trained on."
+)
 _SESSIONS = flags.DEFINE_list("sessions", ["1", "8", "32"], "Sessions side by side.")
 _PAIRS = flags.DEFINE_integer("pairs", 12, "Pairs of training steps; 0: none.")
 _TURNS = flags.DEFINE_integer("turns", 150, "Pairs of micro-turns; 0: none.")

@@ -25,6 +25,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +105,7 @@ def attention(q, k, v, rel, position, segment, span, *, interpret=False):
     if rel is not None:
         far = -rel.shape[-1] % LANES  # distances beyond the extent, whose bias is 0
         rel = padded(jnp.pad(rel, ((0, 0), (0, 0), (0, 0), (far, 0))), h // kv)
-    o = _run(p, padded(q, h // kv), padded(k, 0), padded(v, 0), rel, first)
+    o: Any = _run(p, padded(q, h // kv), padded(k, 0), padded(v, 0), rel, first)
     return o.reshape(b, h, s + more, -1)[:, :, :s]
 
 
@@ -210,7 +211,7 @@ def _forward_kernel(p: Plan, extent: int, lowest, q, k, v, first, *refs):
             for g in range(groups):
                 rows = pl.ds(g * n, n)
                 scores = dot(q[0, 0, g], k[0, 0, block], (1, 1))
-                if window is not None:
+                if window is not None and rel is not None:
                     read = pl.ds(window.start(between), window.width)
                     scores = scores + window.bias(rel[0, 0, g, :, read], between)
                 state = Softmax(top[rows], total[rows], sums[rows])
@@ -309,7 +310,7 @@ def _queries_kernel(p: Plan, extent: int, lowest, q, k, v, first, do, lse, delta
         d_weights = dot(do[0, 0].reshape(groups * n, -1), v[0, 0], (1, 1))
         d_scores = weights * (d_weights - columns[1])
         sums[...] += dot(d_scores.astype(k.dtype), k[0, 0], (1, 0))
-        if window is not None:
+        if window is not None and drel is not None and rel_sums is not None:
             read = pl.ds(window.start(between), window.width)
             for g in range(groups):
                 part = d_scores[g * n : (g + 1) * n]
@@ -320,7 +321,7 @@ def _queries_kernel(p: Plan, extent: int, lowest, q, k, v, first, do, lse, delta
     @pl.when(j == pl.num_programs(3) - 1)
     def _():
         dq[0, 0] = sums[...].reshape(groups, n, e).astype(dq.dtype)
-        if drel is not None:
+        if drel is not None and rel_sums is not None:
             for g in range(groups):
                 # Each distance of a row was met once: these are no sums, and lose nothing here.
                 rows = upside_down(rel_sums[g].astype(drel.dtype))
@@ -394,7 +395,7 @@ def _keys_kernel(p: Plan, extent: int, lowest, last, q, k, v, first, do, lse, de
         for g in range(groups):
             rows, d_rows = q[0, 0, g], do[0, 0, g]
             scores = dot(k[0, 0], rows, (1, 1))
-            if window is not None:
+            if window is not None and rel is not None:
                 read = pl.ds(window.start(between), window.width)
                 scores = scores + jnp.transpose(window.bias(rel[0, 0, g, :, read], between))
             weights = jnp.exp(jnp.where(seen, scores, HIDDEN) - lse[0, 0, g])

@@ -207,6 +207,7 @@ def _attend_kernel(p: Plan, extent: int, length, count, q, visible, keys, values
             top[h], total[h], sums[h] = nothing(rows, values.shape[3])
 
     def bias_of(h, window):
+        assert rel is not None  # it is what there is a window for
         read = pl.ds(window.start(between), window.width)
         parts = [window.bias(rel[0, h, g, :, read], between) for g in range(rel.shape[2])]
         rest = rows - rel.shape[2] * rel.shape[3]

@@ -115,7 +115,8 @@ class BiasWindow:
             return turned_by_gather(x, turn)
         if self.grain % SUBLANES:
             # Mosaic turns 8 rows at a time, the last of them by 128 lanes at most.
-            x, turn = pltpu.roll(x, turn, 1), 0
+            x = pltpu.roll(x, turn, 1)
+            return pltpu.roll(x, 0, 1, stride=1, stride_axis=0)
         return pltpu.roll(x, turn, 1, stride=1, stride_axis=0)
 
 

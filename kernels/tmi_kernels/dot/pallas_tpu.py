@@ -17,6 +17,7 @@ of w is a sum over rows, which XLA does.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def dot(
 ) -> Float[Array, "*M N"]:
     """See `tmi_kernels.dot`."""
     rows = x.reshape(-1, x.shape[-1])
-    y = _dot(jnp.dtype(out_dtype), interpret, rows, w)
+    y: Any = _dot(jnp.dtype(out_dtype), interpret, rows, w)
     return y.reshape(*x.shape[:-1], w.shape[0])
 
 

@@ -41,7 +41,8 @@ def expert_gemv(
 ) -> Float[Array, "T D"]:
     """See `tmi_kernels.expert_gemv`. Raises ValueError if a tile does not fit a TPU's fast memory
     (VMEM), NotImplementedError if it is differentiated."""
-    tile = tile_width(*x.shape, gate.shape[1], x.dtype.itemsize)
+    rows, width = x.shape
+    tile = tile_width(rows, width, gate.shape[1], x.dtype.itemsize)
     return _run(tile, interpret, x, index, weights, gate, up, down)
 
 
