@@ -104,7 +104,11 @@ def test_everything_is_written(corpus, tmp_path, decoder, monkeypatch):
         )
     )  # fmt: skip
     scores = json.loads((tmp_path / "out/scores.json").read_text())
-    assert set(scores) == {"corpus_hash", "checkpoint", "seed", "skipped", "rows"}
+    assert set(scores) == {
+        "corpus_hash", "split", "timer_learnt_from", "asked", "fewer", "checkpoint", "seed",
+        "skipped", "rows",
+    }  # fmt: skip
+    assert scores["timer_learnt_from"] == scores["corpus_hash"]  # there is no dev beside it
     assert scores["checkpoint"] == "its weights" and scores["skipped"] == {}
     assert all(set(r) == FIELDS for r in scores["rows"])
     assert {r["mode"] for r in scores["rows"]} == {"strict", "reference"}
@@ -126,6 +130,7 @@ def test_everything_is_written(corpus, tmp_path, decoder, monkeypatch):
     text = path.read_text()
     assert text.count("data:image/png") == 4 and text.count("data:audio/ogg") == 1
     assert "<th>another</th>" in text and "0.2 s is the floor" in text
+    assert "The timer learnt from the evaluated sessions, to its advantage" in text
     latency = next(line for line in text.split("<tr") if "<td>latency <small>" in line)
     assert "floor 0.2 s" in latency
     model = by["FDB1-turn-taking-syn", "latency", "model"]["value"]
@@ -245,24 +250,48 @@ def test_a_truth_that_lacks_a_field_is_named(corpus):
         runner.score_trace(played(session), session.truth, runner.select(None))
 
 
-def test_n_caps_the_trials_of_a_suite():
-    sessions = [full(f"s{i}") for i in range(5)]
-    assert runner.choose(sessions, runner.select(None), 2) == ["s0", "s1"]
-    assert len(runner.choose(sessions, runner.select(None), 0)) == 5
-    assert runner.choose([record([])], runner.select("RepCount"), 0) == []
+def test_a_session_whose_trials_lack_a_field_is_left_out_and_named(tmp_path):
+    damaged = full("damaged")
+    del damaged.truth["trials"][0]["region"]
+    write_corpus(tmp_path / "c", [full("whole"), damaged], 1)
+    result = runner.evaluate(options(tmp_path / "c", tmp_path / "out", systems=("silent",)))
+    assert result.scores["skipped"] == {"session damaged": "a trial lacks region"}
+    assert next(r.n for r in result.rows if r.metric == "accuracy@0.6s") == 1
 
 
-def test_short_sessions_that_hold_what_is_missing_come_first():
-    count = trial("RepCount", 1.0, 9.0, count=0, reps=[])
-    wave = trial("Charades", 1.0, 9.0, name="waving", action=[2.0, 3.0])
-    sessions = [
-        record([count], id="long", duration_s=60.0), record([count], id="short"),
-        record([wave, count], id="both"), record([], id="none"),
-    ]  # fmt: skip
-    suites = runner.select("RepCount,Charades")
-    assert runner.choose(sessions, suites, 1) == ["both"]
-    assert runner.choose(sessions, suites, 2) == ["short", "both"]
-    assert runner.choose(sessions, suites, 9) == ["long", "short", "both"]
+def test_what_a_reader_must_know_is_said():
+    scores = {
+        "corpus_hash": "a", "timer_learnt_from": "b", "split": "eval", "asked": 9, "fewer": {},
+        "skipped": {},
+    }  # fmt: skip
+    assert report.notes(scores) == []
+    scores |= {"split": "train", "timer_learnt_from": "a", "fewer": {"Refusal, benign": 3}}
+    of_split, of_timer, of_number = report.notes(scores)
+    assert "split 'train': nothing is held out" in of_split and "to its advantage" in of_timer
+    assert "fewer trials than the 9 asked for: Refusal, benign: 3." in of_number
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ("TimeSpeak,timespeak-syn, RepCount", ["TimeSpeak-syn", "RepCount-syn"]),
+        ("Spoken", []),
+        (",", None),
+        ("", None),
+    ],
+)
+def test_each_suite_is_named_once(names, found):
+    if found is None:
+        with pytest.raises(ValueError, match=f"no suite {names!r}; accepted: TimeSpeak-syn"):
+            runner.select(names)
+    else:
+        assert [b.suite for b in runner.select(names)] == found
+
+
+def test_sentences_asked_for_by_name_must_be_there(corpus, tmp_path):
+    asked = options(corpus, tmp_path / "out", systems=("silent",), suites="Spoken")
+    with pytest.raises(CorpusError, match="no Spoken-syn rows"):
+        runner.evaluate(asked)
 
 
 def test_blank_video_keeps_the_times_and_nothing_else():

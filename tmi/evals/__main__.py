@@ -13,15 +13,24 @@ from tmi.evals.runner import MODEL, Options, check, evaluate
 _WORKDIR = flags.DEFINE_string("workdir", None, "Holds the checkpoint; not needed for baselines.")
 _SUITE = flags.DEFINE_string("suite", None, "Comma list of suites; all by default.")
 _CORPUS = flags.DEFINE_string("corpus", "build/corpus/eval", "The corpus to evaluate on.")
-_DEV = flags.DEFINE_string("dev_corpus", None, "What the timer learns from; --corpus by default.")
+_DEV = flags.DEFINE_string(
+    "dev_corpus", None, "What the timer learns from; dev beside --corpus, else --corpus itself."
+)
 _OUT = flags.DEFINE_string(
     "out", None, required=True, help="Where scores.json, report.html and traces go."
 )
-_N = flags.DEFINE_integer("n", 0, "Trials a suite; 0: all.", lower_bound=0)
+_N = flags.DEFINE_integer(
+    "n",
+    0,
+    "Trials a suite, in as few and short sessions as are easily found; 0: all.",
+    lower_bound=0,
+)
 _SYSTEMS = flags.DEFINE_list("systems", [MODEL, *BASELINES], "The model and baselines to run.")
 _ABLATE = flags.DEFINE_list("ablate", [], "blank_video, shuffle_audio: the model without a sense.")
-_ABLATE_N = flags.DEFINE_integer("ablate_n", 0, "Trials a suite of an ablation; 0: as --n.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the bootstrap and of choices.")
+_ABLATE_N = flags.DEFINE_integer(
+    "ablate_n", 0, "Trials a suite of an ablation; 0: as --n.", lower_bound=0
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the bootstrap and of choices.", lower_bound=0)
 _SLOTS = flags.DEFINE_integer("slots", 8, "Sessions decoded at a time.", lower_bound=1)
 _BESIDE = flags.DEFINE_list("beside", [], "NAME=scores.json: other figures shown in the report.")
 _RECORD = flags.DEFINE_integer(
@@ -63,8 +72,8 @@ def main(argv: list[str]) -> None:
     print(report.table(result.rows, result.microturn_s))
     path = report.write(options.out, result, beside)
     print(f"scores: {options.out / 'scores.json'}\nreport: {path}")
-    if result.scores["skipped"]:
-        print(report.skipped_note(result.scores["skipped"]))
+    for note in report.notes(result.scores):
+        print(note)
 
 
 def _named(pair: str) -> tuple[str, str]:

@@ -50,12 +50,22 @@ def floor_note(microturn_s: float) -> str:
     )
 
 
-def skipped_note(skipped: Mapping[str, str]) -> str:
-    """What was not evaluated; '' if all was."""
-    if not skipped:
-        return ""
-    named = "; ".join(f"{name}: {why}" for name, why in skipped.items())
-    return f"{len(skipped)} records or shards cannot be read and are in no row. {named}"
+def notes(scores: Mapping) -> list[str]:
+    """What whoever reads the rows must know of what they were measured on."""
+    found = []
+    if scores["split"] not in (None, "eval"):
+        found.append(f"These sessions are of the split {scores['split']!r}: nothing is held out.")
+    if scores["timer_learnt_from"] == scores["corpus_hash"]:
+        found.append("The timer learnt from the evaluated sessions, to its advantage.")
+    if scores["fewer"]:
+        held = ", ".join(f"{name}: {n}" for name, n in scores["fewer"].items())
+        found.append(f"The corpus holds fewer trials than the {scores['asked']} asked for: {held}.")
+    if scores["skipped"]:
+        named = "; ".join(f"{name}: {why}" for name, why in scores["skipped"].items())
+        found.append(
+            f"{len(scores['skipped'])} records or shards cannot be read and are in no row. {named}"
+        )
+    return found
 
 
 def is_time(metric: str) -> bool:
@@ -88,14 +98,14 @@ def write(
     out = pathlib.Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rows = result.rows + others(beside or {})
-    head = {k: v for k, v in result.scores.items() if k not in ("rows", "skipped")}
+    head = {k: result.scores[k] for k in ("corpus_hash", "checkpoint", "seed", "asked")}
     took = ", ".join(f"{name} {s:.0f} s" for name, s in result.seconds.items())
     parts = [
         "<h1>Evaluation</h1>",
         f'<p class="note">{html.escape(floor_note(result.microturn_s))}</p>',
         f"<p>{' · '.join(f'{k}: <b>{html.escape(str(v))}</b>' for k, v in head.items())}"
         f" · wall time: {html.escape(took)}</p>",
-        f"<p>{html.escape(skipped_note(result.scores['skipped']))}</p>",
+        *(f"<p>{html.escape(note)}</p>" for note in notes(result.scores)),
         f"<h2>Headlines</h2>{_image(plots.bars(rows))}",
         f"<h2>How exact in time</h2>{_image(plots.curves(rows))}",
         "<h2>Rhythm of the dialogue</h2><p class='note'>From the user's words and the energy of "
@@ -103,8 +113,8 @@ def write(
         "and how long silences and overlaps are.</p>",
         _image(plots.rhythm(result.dialogues)),
         "<h2>All rows</h2><p class='note'>Value, 95 % bootstrap interval by session, and N. "
-        "Bold: the suite's headline. Latencies are means over the trials with TOR = 1: read them "
-        "beside the TOR and the pause TOR. They are on the stream clock; <i>wall</i> adds the "
+        "Bold: the suite's headline. Latencies of FDB1 are means over the trials with TOR = 1: read "
+        "them beside the TOR and the pause TOR. Times are on the stream clock; <i>wall</i> adds the "
         "median time that a micro-turn of all slots took on this machine, since its output cannot "
         "play before. The four rates of FDB1.5 stand beside their means, since never yielding "
         "alone averages 75.</p>",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -11,7 +10,6 @@ import multiprocessing
 import os
 import pathlib
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 
@@ -29,13 +27,13 @@ from tmi.data.records import (
     open_corpus,
     read_sessions,
 )
-from tmi.evals import bits, export, moonshine, spoken
+from tmi.evals import bits, choice, export, moonshine, spoken
 from tmi.evals import trace as traces
 from tmi.evals.ablations import ABLATIONS
 from tmi.evals.baselines import BASELINES, Prior, learn, model_speech, note_truth, user_speech
 from tmi.evals.scoring import Benchmark, Row, Trial, rows
 from tmi.evals.statistics import Statistics, dialogue
-from tmi.evals.suites import select
+from tmi.evals.suites import BENCHMARKS, select
 from tmi.evals.trace import Trace
 from tmi.evals.wall import WallClock
 
@@ -113,11 +111,16 @@ def evaluate(options: Options) -> Result:
     benchmarks = select(options.suites)
     with_spoken = not options.suites or "spoken" in options.suites.lower()
     corpus = open_corpus(options.corpus, "eval")
+    grammar = _grammar(corpus, asked=options.suites is not None) if with_spoken else None
+    dev = _dev_corpus(options, corpus)
     decoder = _decoder(options) if MODEL in options.systems else None
     config = decoder.config if decoder else Config()
     skipped = Skipped()
-    read = functools.partial(read_sessions, corpus, skipped=skipped)  # the same each time
-    ids = choose(read(), benchmarks, options.n)
+
+    def read(ids: Sequence[str] | None = None) -> Iterator[SessionRecord]:  # the same each time
+        return choice.whole(read_sessions(corpus, ids, skipped=skipped), skipped)
+
+    ids = choice.choose(read(), benchmarks, options.n)
     if not ids:
         raise CorpusError(
             f"{options.corpus}: no session has a trial of {options.suites or 'any suite'}; "
@@ -126,15 +129,16 @@ def evaluate(options: Options) -> Result:
     scores, seconds = _Scores(benchmarks), {}
     out_rows: list[Row] = []
     examples: list[tuple[SessionRecord, Trace]] = []
-    shown = set(_examples(read(ids), options.examples))
+    shown = set(choice.examples(read(ids), options.examples))
     baselines = [s for s in options.systems if s in BASELINES]
     with _pool(options) as pool:
         begun = time.monotonic()
-        if baselines:
-            prior = learn(itertools.islice(_dev_sessions(options, corpus, read), PRIOR_SESSIONS))
+        if baselines and benchmarks:
+            learnt_from = read_sessions(dev or corpus, skipped=skipped)
+            learnt_from = choice.whole(learnt_from, skipped)
+            prior = learn(itertools.islice(learnt_from, PRIOR_SESSIONS))
             run_baselines(read(ids), len(ids), benchmarks, prior, baselines, scores, pool)
             seconds["baselines"] = time.monotonic() - begun
-        grammar = _grammar(corpus) if with_spoken else None
         said: list[spoken.Spoken] = []
         wall = WallClock(options.slots)
         dialogues: dict[str, list[Statistics]] = {MODEL: []} if decoder else {}
@@ -181,7 +185,7 @@ def evaluate(options: Options) -> Result:
     for name in options.ablate:
         begun = time.monotonic()
         label, change = ABLATIONS[name]
-        some = choose(read(), benchmarks, options.ablate_n or options.n)
+        some = choice.choose(read(), benchmarks, options.ablate_n or options.n)
         changed = (change(group) for group in _groups(read(some)))
         run_model(decoder, changed, len(some), benchmarks, f"{MODEL}[{label}]", scores)
         seconds[name] = time.monotonic() - begun
@@ -189,6 +193,10 @@ def evaluate(options: Options) -> Result:
     result = Result(
         {
             "corpus_hash": corpus.hash,
+            "split": corpus.manifest.get("split"),
+            "timer_learnt_from": (dev or corpus).hash,
+            "asked": options.n,
+            "fewer": choice.fewer(read(ids), benchmarks, options.n),
             "checkpoint": checkpoint_id(options.workdir) if decoder and options.workdir else None,
             "seed": options.seed,
             "skipped": _relative(skipped, corpus),
@@ -254,20 +262,21 @@ def run_baselines(
 
 def _score_baselines(task) -> dict[str, dict[str, list[Trial]]]:
     record, prior, names, suites = task
-    benchmarks = select(",".join(suites))
+    benchmarks = [b for b in BENCHMARKS if b.suite in suites]
     return {n: score_trace(BASELINES[n](record, prior), record.truth, benchmarks) for n in names}
 
 
 def score_trace(
     trace: Trace, truth: dict, benchmarks: Sequence[Benchmark]
 ) -> dict[str, list[Trial]]:
-    """The trials of one session by suite. Raises ValueError naming a field that the truth lacks."""
+    """The trials of one session by suite. Raises CorpusError naming a field that the truth
+    lacks."""
     out = {}
     for b in benchmarks:
         try:
             out[b.suite] = b.score(trace, truth)
         except KeyError as e:
-            raise ValueError(
+            raise CorpusError(
                 f"session {trace.id}: {b.suite} finds no {e} in a trial's truth"
             ) from e
     return out
@@ -304,58 +313,6 @@ def spoken_rows(
 
 
 # Parts.
-
-
-def choose(records: Iterable[SessionRecord], benchmarks: Sequence[Benchmark], n: int) -> list[str]:
-    """Ids of sessions, as short in all as is easily found, that hold `n` trials a suite (0: all).
-
-    Turns with pauses and refusals of either kind are counted apart: rows of their own rest on them.
-    The choice looks at what sessions hold only, never at what any system makes of them.
-    """
-    wanted = {s for b in benchmarks for s in b.trial_suites}
-    anything = not benchmarks or any(not b.trial_suites for b in benchmarks)
-    found: list[tuple[str, Counter, float]] = []
-    for record in records:
-        if "trials" not in record.truth:
-            raise CorpusError(f"session {record.id} has no trials: this is no evaluation corpus")
-        kinds = Counter(_kind(t) for t in record.truth["trials"] if t["suite"] in wanted)
-        if kinds or anything:
-            found.append((record.id, kinds, record.duration_s))
-    if not n:
-        return [id for id, _, _ in found]
-    if not wanted:
-        return [id for id, _, _ in found[:n]]
-    total = sum((kinds for _, kinds, _ in found), Counter())
-    left = {k: min(n, count) for k, count in total.items()}
-    chosen: set[str] = set()
-    while any(left.values()):
-        # The most of what is still missing, rare kinds first, a second.
-        best = max(
-            (x for x in found if x[0] not in chosen),
-            key=lambda x: sum(min(c, left[k]) / total[k] for k, c in x[1].items()) / x[2],
-        )
-        chosen.add(best[0])
-        for k, c in best[1].items():
-            left[k] = max(0, left[k] - c)
-    return [id for id, _, _ in found if id in chosen]
-
-
-def _kind(trial: dict) -> tuple:
-    return trial["suite"], bool(trial.get("pauses")), trial.get("harmful")
-
-
-def _examples(records: Iterable[SessionRecord], count: int) -> list[str]:
-    """Ids that show as many suites as possible."""
-    left = [(r.id, {t["suite"] for t in r.truth["trials"]}) for r in records]
-    seen: dict[str, int] = {}
-    ids: list[str] = []
-    while left and len(ids) < count:
-        id, suites = max(left, key=lambda x: sum(1 / (1 + 9 * seen.get(s, 0)) for s in x[1]))
-        left = [x for x in left if x[0] != id]
-        ids.append(id)
-        for s in suites:
-            seen[s] = seen.get(s, 0) + 1
-    return ids
 
 
 def checkpoint_id(workdir: paths.PathLike) -> str:
@@ -401,25 +358,22 @@ def _decoder(options: Options):
     return Decoder.load(options.workdir, slots=options.slots)
 
 
-def _grammar(corpus: Corpus) -> list[spoken.Words] | None:
+def _grammar(corpus: Corpus, asked: bool) -> list[spoken.Words] | None:
+    """Raises CorpusError if the corpus has none although it was asked for by name."""
     try:
         return spoken.sentences(corpus.manifest.get("model_phrases", ()))
     except spoken.GrammarError as e:
+        if asked:
+            raise CorpusError(f"{corpus.path}: no {spoken.SUITE} rows: {e}") from e
         logging.warning("no %s rows: %s", spoken.SUITE, e)
         return None
 
 
-def _dev_sessions(
-    options: Options, corpus: Corpus, read: Callable[[], Iterator[SessionRecord]]
-) -> Iterator[SessionRecord]:
+def _dev_corpus(options: Options, corpus: Corpus) -> Corpus | None:
+    """What the timer learns from, unless it has only the evaluated corpus itself."""
     sibling = corpus.path.parent / "dev"
     dev = options.dev_corpus or (sibling if (sibling / "manifest.json").is_file() else None)
-    if dev is None:
-        logging.info(
-            "no dev corpus: the timer learns from %s itself, to its advantage", corpus.path
-        )
-        return read()
-    return read_sessions(open_corpus(dev, "dev"))
+    return None if dev is None else open_corpus(dev, "dev")
 
 
 def _pool(options: Options) -> ProcessPoolExecutor:

@@ -41,12 +41,13 @@ def select(names: str | None) -> list[Benchmark]:
 
     Raises ValueError naming what is accepted.
     """
-    if not names:
+    if names is None:
         return list(BENCHMARKS)
     by_name = {b.suite.removesuffix("-syn").lower(): b for b in BENCHMARKS}
-    wanted = [n.strip().removesuffix("-syn").lower() for n in names.split(",") if n.strip()]
+    given = [n.strip().removesuffix("-syn").lower() for n in names.split(",") if n.strip()]
+    wanted = list(dict.fromkeys(given))
     unknown = [n for n in wanted if n not in by_name and n != "spoken"]
-    if unknown:
+    if unknown or not wanted:
         accepted = ", ".join([b.suite for b in BENCHMARKS] + ["Spoken-syn"])
-        raise ValueError(f"no suite {unknown[0]!r}; accepted: {accepted}")
+        raise ValueError(f"no suite {(unknown or [names])[0]!r}; accepted: {accepted}")
     return [by_name[n] for n in wanted if n in by_name]
