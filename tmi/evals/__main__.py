@@ -22,7 +22,7 @@ _OUT = flags.DEFINE_string(
 _N = flags.DEFINE_integer(
     "n",
     0,
-    "Trials a suite, in as few and short sessions as are easily found; 0: all.",
+    "Trials a suite, in sessions as short as are easily found; 0: all.",
     lower_bound=0,
 )
 _SYSTEMS = flags.DEFINE_list("systems", [MODEL, *BASELINES], "The model and baselines to run.")
