@@ -8,6 +8,7 @@ import soundfile
 
 from tests.evals.sessions import full, played, record, trial
 from tmi.evals import export, fdb1
+from tmi.evals.scoring import rows
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,43 @@ def test_speaking_again_before_the_user_s_end_is_no_yielding():
     assert interruption([(4.2, LIST), (8.0, "red"), (9.4, "the word is red")])["yielded"] == 0
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "barge_in"),
+    [
+        ((7.2, "one two three four five six"), 1),
+        ((8.6, "the word is red"), 1),  # before the user's end
+        ((7.2, "mhm"), 0),  # no turn
+    ],
+)
+def test_barging_in_on_an_interruption_fails(meanwhile, barge_in):
+    values = interruption([(4.2, LIST), meanwhile, (9.4, "the word is red")])
+    assert values["barge-in"] == barge_in
+    assert values["RESPOND"] == values["TOR"] == 1 - barge_in
+    assert ("latency" in values) == (not barge_in)
+    assert values["reference TOR"] == 1
+
+
+def test_stopping_late_or_at_once_is_no_barge_in():
+    for start in (4.2, 4.4):
+        assert interruption([(start, LIST), (9.4, "the word is red")])["barge-in"] == 0
+
+
+def test_a_due_answer_to_another_task_is_no_barge_in():
+    task = trial("Interruption", 0.0, 16.0, interrupt=[6.0, 9.0], answer="the word is red")
+    other = trial("CueSpeak", 6.0, 9.0, triggers=[{"time_s": 7.0, "answer": "cold"}])
+    session = record([task, other], [(4.2, LIST), (7.2, "cold"), (9.4, "the word is red")])
+    (result,) = fdb1.score_interruptions(played(session), session.truth)
+    assert result.values["barge-in"] == 0 and result.values["RESPOND"] == 1
+
+
+def test_barge_ins_on_interruptions_have_a_row():
+    session = full()
+    found = rows(
+        fdb1.INTERRUPTION, "x", fdb1.score_interruptions(played(session), session.truth), 0
+    )
+    assert {r.metric: r.value for r in found}["barge-in"] == 0
+
+
 def test_a_late_answer_is_no_response():
     assert interruption([(4.2, LIST), (11.2, "the word is red")])["RESPOND"] == 0
 
@@ -134,5 +172,6 @@ def test_the_folders_read_like_the_benchmark_s(tmp_path):
             assert spans == [] and results[task]["reference TOR"] == 0
         else:
             end = json.loads((folder / "interrupt.json").read_text())[0]["timestamp"][1]
-            after = [s for s in spans if s[0] >= end]
-            assert after[0][0] - end == pytest.approx(results[task]["reference latency"], abs=1e-3)
+            latency = spans[0][0] - end  # all of the file counts: no word of the list is in it
+            assert latency == pytest.approx(results[task]["reference latency"], abs=1e-3)
+            assert output["text"] == "the word is river"

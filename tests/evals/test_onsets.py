@@ -55,6 +55,32 @@ def test_sound_may_follow_a_microturn_late_but_no_later():
     assert onsets.sound_onset(onsets.activity(track(2.0, (1.2, 1.5))), 0.8, 0.2) is None
 
 
+def test_the_tail_of_the_word_before_is_not_the_word():
+    mask = onsets.activity(track(2.0, (0.4, 0.86), (1.05, 1.4)))
+    assert onsets.sound_onset(mask, 0.8, 0.2) == pytest.approx(1.05)
+    # After a gap of 40 ms, and with no more than a tail in the micro-turn.
+    mask = onsets.activity(track(2.0, (0.4, 0.82), (0.86, 0.89), (1.1, 1.4)))
+    assert onsets.sound_onset(mask, 0.8, 0.2) == pytest.approx(0.86)
+
+
+def test_a_tail_that_nothing_follows_and_a_longer_one_are_the_word():
+    mask = onsets.activity(track(2.0, (0.4, 0.86)))
+    assert onsets.sound_onset(mask, 0.8, 0.2) == 0.8
+    mask = onsets.activity(track(2.0, (0.4, 0.9), (1.05, 1.4)))
+    assert onsets.sound_onset(mask, 0.8, 0.2) == 0.8
+    assert onsets.sound_onset(np.ones(86, bool), 0.8, 0.2) == 0.8  # the track ends there
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 19), st.integers(6, 60), st.integers(0, 30))
+def test_a_word_after_silence_is_never_early_nor_late(late, length, tail):
+    """Written at 1.0, it sounds from 1.0 + late frames; the word before it ended 50 ms earlier."""
+    mask = np.zeros(200, bool)
+    mask[100 + late : 100 + late + length] = True
+    mask[60 : min(60 + tail, 95 + late)] = True
+    assert onsets.sound_onset(mask, 1.0, 0.2) == pytest.approx(1.0 + late / 100)
+
+
 def test_last_sound():
     mask = onsets.activity(track(2.0, (0.5, 1.2)))
     assert onsets.last_sound(mask, 0.0, 2.0) == pytest.approx(1.2)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.evals.sessions import played, record, trial
+from tests.evals.sessions import full, played, record, trial
 from tmi.evals import timespeak
+from tmi.evals.scoring import rows
 
 
 def score(triggers, said, region=(0.0, 18.0), others=()):
@@ -38,19 +39,40 @@ def test_shares_are_of_the_example():
 @pytest.mark.parametrize("extra", [(8.0, "tea"), (8.0, "bird")])
 def test_exclusive_fails_on_speech_outside_all_windows(extra):
     right = [(5.0, "tea")]
-    assert score([(5.0, "tea")], right)["exclusive"] == 1
-    assert score([(5.0, "tea")], [*right, extra])["exclusive"] == 0
-    assert score([(5.0, "tea")], [*right, extra])["share@0.6"] == 1
+    for w in (0.6, 1.0, 2.0):
+        assert score([(5.0, "tea")], right)[f"exclusive@{w}"] == 1
+        assert score([(5.0, "tea")], [*right, extra])[f"exclusive@{w}"] == 0
+        assert score([(5.0, "tea")], [*right, extra])[f"share@{w}"] == 1
+
+
+def test_exclusive_is_of_its_own_window():
+    values = score([(5.0, "tea")], [(5.8, "tea")])
+    assert [values[f"exclusive@{w}"] for w in (0.6, 1.0, 2.0)] == [0, 1, 1]
+    values = score([(5.0, "tea")], [(5.0, "tea"), (6.4, "bird")])  # within 2.0 s of it
+    assert [values[f"exclusive@{w}"] for w in (0.6, 1.0, 2.0)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("benchmark", [timespeak.TIMESPEAK, timespeak.BACKCHANNEL])
+def test_every_full_window_has_all_its_rows(benchmark):
+    session = full()
+    found = rows(benchmark, "x", benchmark.score(played(session), session.truth), 0)
+    value = {r.metric: r.value for r in found}
+    for w in (0.6, 1.0, 2.0):
+        for name in (f"accuracy@{w}s", f"exclusive@{w}s"):
+            assert value[name] == 100
+        assert value[f"accuracy@{w}s micro"] == value[f"accuracy@{w}s by category"] == 100
+    assert len(value) == len(found) == 7 + 3 * 3 + 1
 
 
 def test_another_task_s_words_are_its_own_affair():
     inner = trial("TurnTaking", 7.0, 10.0, user_end_s=7.8, answer="the word is red", pauses=[])
     said = [(5.0, "tea"), (8.2, "the word is red")]
-    assert score([(5.0, "tea")], said, others=[inner])["exclusive"] == 1
+    assert score([(5.0, "tea")], said, others=[inner])["exclusive@0.6"] == 1
     # ... but this task's answer there is still at the wrong time.
-    assert score([(5.0, "tea")], [*said, (9.4, "tea")], others=[inner])["exclusive"] == 0
+    assert score([(5.0, "tea")], [*said, (9.4, "tea")], others=[inner])["exclusive@0.6"] == 0
 
 
 def test_a_timely_answer_to_another_task_is_no_stray():
     inner = trial("CueSpeak", 7.0, 10.0, triggers=[{"time_s": 8.0, "answer": "cold"}])
-    assert score([(5.0, "tea")], [(5.0, "tea"), (8.2, "cold")], others=[inner])["exclusive"] == 1
+    said = [(5.0, "tea"), (8.2, "cold")]
+    assert score([(5.0, "tea")], said, others=[inner])["exclusive@0.6"] == 1

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tests.evals.sessions import played, record, trial
 from tmi.evals import charades, proactive, repcount
+from tmi.evals.trace import HeardWord
 
 
 def counted(count, said):
@@ -99,3 +100,24 @@ def test_replies_are_judged_whole():
     assert proactive.judge("a cat", "red ball") == 0
     early = asked([(3.0, "red ball")])
     assert early["PAUC"] == 0.25 and early["premature"] == 1
+
+
+def test_a_list_of_guesses_earns_from_the_right_one_on():
+    guesses = "red blue green white black brown grey yellow orange violet cream gold silver pink"
+    values = asked([(5.0, guesses)], "pink")
+    assert values["right"] == 1
+    assert values["delay"] == pytest.approx(13 * 0.18, abs=0.2)
+    # A reply of 0 at the first guess, one of 2 at the answer.
+    said = 5.0 + values["delay"]
+    assert values["PAUC"] == pytest.approx(proactive.pauc((5, 9), [(5.0, 0), (said, 2)]))
+    assert values["PAUC"] < 0.75
+    assert values["reference PAUC"] > 0.99  # judged whole, as published
+
+
+def test_what_comes_before_the_answer_is_a_reply_of_its_own():
+    words = [HeardWord(w, t, t) for w, t in (("a", 5.0), ("red", 5.2), ("ball", 5.4), ("now", 5.6))]
+    assert proactive.replies(words, "red ball") == [(5.0, 0), (5.2, 2)]
+    assert proactive.reference_replies(words, "red ball") == [(5.0, 2)]
+    assert proactive.replies(words[1:], "red ball") == [(5.2, 2)]
+    assert proactive.replies(words, "blue ball") == [(5.0, 1)]
+    assert proactive.replies([], "red ball") == []

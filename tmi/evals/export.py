@@ -4,6 +4,8 @@ them.
     ROOT/<task>/<id>/input.wav, output.wav    the same t = 0: the start of the trial's region
     ROOT/<task>/<id>/output.json              {"text", "chunks": [{"text", "timestamp": [s, e]}]}
     ROOT/<task>/<id>/turn_taking.json | pause.json | interrupt.json
+
+As its asr.py does, the words of an interruption's output.json are those from its end on alone.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ def full_duplex_bench(trace: Trace, truth: dict, root: str | pathlib.Path) -> li
             start, end = trial["region"]
             a, b = trial["interrupt"]
             mark = [{"context": "", "interrupt": "", "timestamp": [a - start, b - start]}]
-            out.append(_clip(trace, start, end, pathlib.Path(root), "interrupt", name, mark))
+            folder = pathlib.Path(root)
+            out.append(_clip(trace, start, end, folder, "interrupt", name, mark, said_from=b))
     return out
 
 
@@ -54,13 +57,15 @@ def _clip(
     kind: str,
     name: str,
     marks: list[dict],
+    said_from: float = 0.0,
 ) -> pathlib.Path:
+    """One folder. Of the words only those from `said_from` on are written."""
     folder = root / TASKS[kind] / name
     folder.mkdir(parents=True, exist_ok=True)
     first, last = round(start * SAMPLE_RATE), round(end * SAMPLE_RATE)
     soundfile.write(folder / "input.wav", trace.user_audio[first:last], SAMPLE_RATE)
     soundfile.write(folder / "output.wav", trace.output_audio[first:last], SAMPLE_RATE)
-    words = [(w, s, e) for w, s, e in trace.words() if start <= s < end]
+    words = [(w, s, e) for w, s, e in trace.words() if max(start, said_from) <= s < end]
     chunks = [{"text": w, "timestamp": [_s(s - start), _s(e - start)]} for w, s, e in words]
     text = " ".join(w for w, _, _ in words)
     _write(folder / "output.json", {"text": text, "chunks": chunks})

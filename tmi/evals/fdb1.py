@@ -13,8 +13,8 @@ import math
 
 from tmi.evals import onsets
 from tmi.evals.answers import occurrences, takes_turn
+from tmi.evals.attribution import own_words, wordless
 from tmi.evals.scoring import Benchmark, Metric, Trial, trials_of
-from tmi.evals.timespeak import own_words, wordless
 from tmi.evals.trace import Trace
 
 YIELD_S = 0.4
@@ -109,6 +109,12 @@ def yield_time(trace: Trace, start_s: float, end_s: float) -> float | None:
     return math.inf if stopped > end_s - 0.2 else stopped - start_s
 
 
+def spoke_up(trace: Trace, truth: dict, trial: dict, start_s: float, end_s: float) -> bool:
+    """Whether a stretch of sound that takes the turn began within (start_s, end_s)."""
+    begun = [(s, e) for s, e in trace.segments if start_s < s < end_s]
+    return any(barged_in(trace, truth, trial, s - 1e-6, min(e, end_s)) for s, e in begun)
+
+
 def score_interruptions(trace: Trace, truth: dict) -> list[Trial]:
     out = []
     for trial in trials_of(truth, "Interruption"):
@@ -118,12 +124,15 @@ def score_interruptions(trace: Trace, truth: dict) -> list[Trial]:
         said = any(end <= t < soon for t, _ in occurrences(trace.heard, trial["answer"]))
         after = takes_turn(own_words(trace, truth, trial, end, region_end))
         yielded = silent_after is not None and silent_after <= YIELD_S + 1e-6
-        taken = bool(after) and silent_after is not None and math.isfinite(silent_after)
+        again = spoke_up(trace, truth, trial, start + YIELD_S, end)
+        stopped = silent_after is not None and math.isfinite(silent_after)
+        taken = bool(after) and stopped and not again
         values = {
             "speaking": float(silent_after is not None),
             "yielded": float(yielded),
             "RESPOND": float(said and taken),
             "TOR": float(taken),
+            "barge-in": float(again),
         } | reference(trace, end, region_end, end)
         if silent_after is not None and math.isfinite(silent_after):
             values["yield time"] = silent_after
@@ -168,6 +177,7 @@ INTERRUPTION = Benchmark(
         Metric("RESPOND", "RESPOND"),
         *_TOR,
         *_LATENCY,
+        _silence("barge-in", "barge-in"),
         Metric("speaking", "speaking", asr="none", judge="none"),
     ),
 )

@@ -14,11 +14,11 @@ from concurrent.futures import Executor
 
 import numpy as np
 
+from tmi.config import SAMPLE_RATE
 from tmi.evals import onsets
 from tmi.evals.answers import normalise
 
 NAME = "moonshine"
-SAMPLE_RATE = onsets.SAMPLE_RATE
 
 
 class UnavailableError(RuntimeError):

@@ -3,18 +3,22 @@
 Headline times of the evaluation are energy onsets in the output audio, so what counts as sound is
 said here once. A 10 ms frame sounds if its root mean square is at least `THRESHOLD` (-46 dBFS):
 20-30 dB below speech at its usual level, above the floor of the waveform stage. Runs shorter than
-`MIN_RUN_S` are clicks and do not count. So an onset is exact to one frame, and a soft first
-consonant may be missed (a few tens of ms late, never early).
+`MIN_RUN_S` are clicks and do not count. So the onset of a word after silence is exact to one frame,
+and a soft first consonant may be missed (a few tens of ms late, never early). A word amid a phrase
+has no onset of its own in the sound: it counts from the start of its micro-turn, 0.2 s early at
+worst if its sound is in that micro-turn.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-SAMPLE_RATE = 16_000
+from tmi.config import SAMPLE_RATE
+
 FRAME_S = 0.01
 THRESHOLD = 0.005  # root mean square of full scale 1.0
 MIN_RUN_S = 0.03
+AUDIBLE_S = 0.06  # a word sounds at least this long
 SEGMENT_GAP_S = 0.2  # silence longer than this ends a segment (dGSLM's inter-pausal unit)
 
 Segment = tuple[float, float]  # start and end in seconds
@@ -72,23 +76,28 @@ def sound_onset(mask: np.ndarray, emitted_s: float, slice_s: float) -> float | N
 
     The first rise out of at least 50 ms of silence within the micro-turn; else `emitted_s` itself
     if sound is going on there (a word amid a phrase); else the first sound of this or the next
-    micro-turn. None if less than 60 ms of them sound: a word that cannot be heard was not said.
+    micro-turn. Sound that goes on for AUDIBLE_S at most is the tail of the word before, if more
+    follows. None if less than AUDIBLE_S of them sound: a word that cannot be heard was not said.
     """
     first, last = _frame(emitted_s), _frame(emitted_s + 2 * slice_s)
     window = mask[first:last]
-    if window.sum() * FRAME_S < 0.06 - 1e-9:
+    if window.sum() * FRAME_S < AUDIBLE_S - 1e-9:
         return None
+    num = round(slice_s / FRAME_S)
     quiet = round(0.05 / FRAME_S)
     before = np.concatenate(
         [np.zeros(max(0, quiet - first), bool), mask[max(0, first - quiet) : first]]
     )
     padded = np.concatenate([before, window])
-    for i in range(min(len(window), round(slice_s / FRAME_S))):
+    for i in range(min(len(window), num)):
         if window[i] and not padded[i : i + quiet].any():
             return (first + i) * FRAME_S
+    tail = 0
     if window[0]:
-        return emitted_s
-    return (first + int(np.argmax(window))) * FRAME_S
+        tail = int(np.argmin(window))
+        if window[:num].sum() * FRAME_S > AUDIBLE_S + 1e-9 or not window[tail:].any():
+            return emitted_s
+    return (first + tail + int(np.argmax(window[tail:]))) * FRAME_S
 
 
 def _frame(time_s: float) -> int:

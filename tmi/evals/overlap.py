@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from tmi.evals import onsets, overlap_timing
 from tmi.evals.answers import in_order, normalise, takes_turn
+from tmi.evals.attribution import own_words
 from tmi.evals.fdb1 import score_interruptions
 from tmi.evals.scoring import Benchmark, Metric, Trial, trials_of
-from tmi.evals.timespeak import own_words
 from tmi.evals.trace import Trace
 
 STOP_GAP_S = 0.5  # the public scorer joins the model's speech over gaps up to this long
@@ -48,7 +48,6 @@ def score(trace: Trace, truth: dict) -> list[Trial]:
     for trial in trials_of(truth, "Overlap"):
         did = behaviour(trace, truth, trial)
         values = {"right": float(did == "RESUME"), "continues": float(did == "RESUME")}
-        values |= {name: float(did == name) for name in ("RESPOND", "UNCERTAIN", "UNKNOWN")}
         values |= overlap_timing.timing(trace, trial["region"], trial["overlap"])
         out.append(Trial(truth["id"], trial["category"], values))
     interruptions = trials_of(truth, "Interruption")

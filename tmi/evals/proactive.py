@@ -4,16 +4,17 @@ silence scores 25.
 Replies (tau_p, s_p), s in {0, 1, 2}, inside [ts, te]; tau' = ts + (1 - w)(tau - ts), w = 0.5; PAUC
 = [(tau'_1 - ts) 0.5 + sum_p (tau'_{p+1} - tau'_p) s_p + (te - tau'_P) s_P] / (2 (te - ts)). A wrong
 answer can score below silence. Judge `oracle`: 2 if the reply holds the answer, 1 if it holds half
-of its words in order, else 0.
+of its words in order, else 0. In `strict` a reply in which the answer comes late is two: what came
+before it, and the answer, so that no list of guesses has the answer's score from its first word on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tmi.evals.answers import contains, in_order, normalise
+from tmi.evals.answers import contains, in_order, normalise, occurrences
+from tmi.evals.attribution import own_words
 from tmi.evals.scoring import Benchmark, Metric, Trial, trials_of
-from tmi.evals.timespeak import own_words
 from tmi.evals.trace import HeardWord, Trace
 
 OMEGA = 0.5
@@ -35,15 +36,36 @@ def pauc(
     return area / (2 * (te - ts))
 
 
-def replies(words: Sequence[HeardWord], answer: str) -> list[tuple[float, int]]:
-    """(onset of its first word, score) of each reply among `words`."""
+def phrases(words: Sequence[HeardWord]) -> list[list[HeardWord]]:
+    """`words` parted where the next begins more than REPLY_GAP_S later."""
     groups: list[list[HeardWord]] = []
     for word in words:
         if groups and word.onset_s - groups[-1][-1].onset_s <= REPLY_GAP_S:
             groups[-1].append(word)
         else:
             groups.append([word])
-    return [(g[0].onset_s, judge(" ".join(w.text for w in g), answer)) for g in groups]
+    return groups
+
+
+def reference_replies(words: Sequence[HeardWord], answer: str) -> list[tuple[float, int]]:
+    """(onset of its first word, score) of each reply among `words`, judged whole."""
+    return [_judged(phrase, answer) for phrase in phrases(words)]
+
+
+def replies(words: Sequence[HeardWord], answer: str) -> list[tuple[float, int]]:
+    """As `reference_replies`, but what came before the answer is a reply of its own."""
+    out = []
+    for phrase in phrases(words):
+        said = occurrences(phrase, answer)
+        first = said[0][1].start if said else 0
+        if first:
+            out.append(_judged(phrase[:first], answer))
+        out.append(_judged(phrase[first:], answer))
+    return out
+
+
+def _judged(phrase: Sequence[HeardWord], answer: str) -> tuple[float, int]:
+    return phrase[0].onset_s, judge(" ".join(w.text for w in phrase), answer)
 
 
 def judge(reply: str, answer: str) -> int:
@@ -64,7 +86,7 @@ def score(trace: Trace, truth: dict) -> list[Trial]:
         right = [t for t, s in said if s == 2]
         values = {
             "PAUC": pauc((ts, te), said),
-            "reference PAUC": pauc((ts, te), replies(text, trial["answer"])),
+            "reference PAUC": pauc((ts, te), reference_replies(text, trial["answer"])),
             "right": float(bool(right)),
             "premature": float(bool(own_words(trace, truth, trial, trial["region"][0], ts))),
         }

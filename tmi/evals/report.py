@@ -115,9 +115,9 @@ def write(
         "<h2>All rows</h2><p class='note'>Value, 95 % bootstrap interval by session, and N. "
         "Bold: the suite's headline. Latencies of FDB1 are means over the trials with TOR = 1: "
         "read them beside the TOR and the pause TOR. Times are on the stream clock; <i>wall</i> "
-        "adds the median time that a micro-turn of all slots took on this machine, since its output cannot "
-        "play before. The four rates of FDB1.5 stand beside their means, since never yielding "
-        "alone averages 75.</p>",
+        "adds the median time that a micro-turn of all slots took on this machine, since its "
+        "output cannot play before. The four rates of FDB1.5 stand beside their means, since never "
+        "yielding alone averages 75.</p>",
         f'<div class="scroll">{_table(rows, result.microturn_s)}</div>',
         "<h2>Sessions</h2><p class='note'>Left channel: the user; right: the model. "
         "Green: the truth; grey: speech is a false alarm; italics below a wave: typed.</p>",

@@ -11,41 +11,21 @@ from __future__ import annotations
 
 import functools
 
-from tmi.evals.answers import normalise, occurrences
+from tmi.evals.answers import normalise
+from tmi.evals.attribution import LATEST_S, elsewhere, matches, window, wordless
 from tmi.evals.onsets import Segment
 from tmi.evals.scoring import Benchmark, Metric, Trial, trials_of
-from tmi.evals.trace import HeardWord, Trace
+from tmi.evals.trace import Trace
 
-WINDOWS_S = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
-EARLY_S = 0.2
-EXCLUSIVE_S = 0.6
-
-
-def matches(trace: Trace, trial: dict, window_s: float) -> dict[int, tuple[float, list[int]]]:
-    """Trigger index -> (onset, indices into trace.heard of its words), for the triggers that were
-    met.
-
-    Triggers in order take the earliest answer that is left: with windows of equal length no other
-    choice meets more.
-    """
-    found: dict[int, tuple[float, list[int]]] = {}
-    taken: set[int] = set()
-    triggers = trial["triggers"]
-    for k in sorted(range(len(triggers)), key=lambda k: triggers[k]["time_s"]):
-        start, end = _window(triggers[k]["time_s"], window_s)
-        for onset, at in occurrences(trace.heard, triggers[k]["answer"]):
-            if start <= onset <= end and taken.isdisjoint(at):
-                found[k] = (onset, list(at))
-                taken.update(at)
-                break
-    return found
+WINDOWS_S = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, LATEST_S)  # the curve
+FULL_S = (0.6, 1.0, 2.0)  # those with every way of averaging, and exclusive
 
 
-def strays(trace: Trace, truth: dict, trial: dict, window_s: float = EXCLUSIVE_S) -> list[float]:
+def strays(trace: Trace, truth: dict, trial: dict, window_s: float) -> list[float]:
     """Onsets within the trial's region of speech that belongs to no window: words, and sound
     without words.
     """
-    windows = [_window(t["time_s"], window_s) for t in trial["triggers"]]
+    windows = [window(t["time_s"], window_s) for t in trial["triggers"]]
     met = {i for _, at in matches(trace, trial, window_s).values() for i in at}
     own = {w for t in trial["triggers"] for w in normalise(t["answer"])}
     others = [tuple(t["region"]) for t in truth["trials"] if t is not trial]
@@ -63,34 +43,6 @@ def strays(trace: Trace, truth: dict, trial: dict, window_s: float = EXCLUSIVE_S
     return sorted(out)
 
 
-def elsewhere(trace: Trace, truth: dict, trial: dict) -> set[int]:
-    """Indices into trace.heard of right answers to the triggers of the session's *other* trials."""
-    out: set[int] = set()
-    for other in truth["trials"]:
-        if other is not trial and other.get("triggers"):
-            met = matches(trace, other, max(WINDOWS_S))
-            out.update(i for _, at in met.values() for i in at)
-    return out
-
-
-def own_words(
-    trace: Trace, truth: dict, trial: dict, start_s: float, end_s: float
-) -> list[HeardWord]:
-    """The heard words with their onset in [start_s, end_s), right answers to other trials' triggers
-    left out.
-    """
-    skip = elsewhere(trace, truth, trial)
-    heard = enumerate(trace.heard)
-    return [w for i, w in heard if i not in skip and start_s <= w.onset_s < end_s]
-
-
-def wordless(trace: Trace) -> list[Segment]:
-    """Stretches of sound in which no word begins."""
-    return [
-        (s, e) for s, e in trace.segments if not any(s - 1e-6 <= w.onset_s < e for w in trace.heard)
-    ]
-
-
 def score(suite: str, trace: Trace, truth: dict) -> list[Trial]:
     out = []
     for trial in trials_of(truth, suite):
@@ -104,15 +56,11 @@ def score(suite: str, trace: Trace, truth: dict) -> list[Trial]:
         if met:
             late = [onset - trial["triggers"][k]["time_s"] for k, (onset, _) in met.items()]
             values["delay"] = sum(late) / len(late)
-        alone = not strays(trace, truth, trial)
-        values["exclusive"] = values[f"share@{EXCLUSIVE_S}"] if alone else 0.0
-        values["stray"] = float(not alone)
+        for w in FULL_S:
+            alone = not strays(trace, truth, trial, w)
+            values[f"exclusive@{w}"] = values[f"share@{w}"] if alone else 0.0
         out.append(Trial(truth["id"], trial["category"], values))
     return out
-
-
-def _window(time_s: float, window_s: float) -> Segment:
-    return time_s - EARLY_S - 1e-6, time_s + window_s + 1e-6
 
 
 def _inside(time_s: float, windows: list[Segment]) -> bool:
@@ -123,10 +71,13 @@ def _metrics(headline_s: float) -> tuple[Metric, ...]:
     others = [w for w in WINDOWS_S if w != headline_s]
     return (
         Metric(f"accuracy@{headline_s}s", f"share@{headline_s}"),
-        Metric("exclusive@0.6s", "exclusive"),
+        *(Metric(f"exclusive@{w}s", f"exclusive@{w}") for w in FULL_S),
         *(Metric(f"accuracy@{w}s", f"share@{w}") for w in others),
-        *(Metric(f"accuracy@{w}s micro", f"hits@{w}", per="triggers") for w in (0.6, 1.0, 2.0)),
-        Metric("accuracy@0.6s by category", "share@0.6", combine="mean of categories"),
+        *(Metric(f"accuracy@{w}s micro", f"hits@{w}", per="triggers") for w in FULL_S),
+        *(
+            Metric(f"accuracy@{w}s by category", f"share@{w}", combine="mean of categories")
+            for w in FULL_S
+        ),
         Metric("delay", "delay", scale=1.0, lower_is_better=True),
     )
 

@@ -7,9 +7,9 @@ import functools
 
 import numpy as np
 
+from tmi.config import SAMPLE_RATE
 from tmi.evals.onsets import Segment, merge
 
-SAMPLE_RATE = 16_000
 THRESHOLD = 0.5
 MIN_SPEECH_S = 0.1
 
