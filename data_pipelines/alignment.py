@@ -9,6 +9,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.signal
 
 SAMPLE_RATE = 16000
 Word = tuple[str, float, float]  # word, start_s, end_s
@@ -53,6 +54,31 @@ def sounding_span(wave: np.ndarray, floor_db: float = -36.0) -> tuple[int, int]:
     threshold = max(loud * 10 ** (floor_db / 20), min(2.5 * noise, 0.1 * loud), 5e-5)
     frames = np.flatnonzero(rms > threshold)
     return int(frames[0]) * 80, min((int(frames[-1]) + 1) * 80, len(wave))
+
+
+def recorded_span(wave: np.ndarray) -> tuple[int, int]:
+    """As `sounding_span`, of a recording: hum, steady noise and clicks apart do not count. Between
+    the words a recording is as loud as its room, which a synthesiser's output is not.
+    """
+    if len(wave) < 80:
+        return 0, 0
+    rms = loudness(np.asarray(scipy.signal.sosfilt(_rumble(), wave - wave.mean())))
+    if rms.max() < 2e-5:
+        return 0, 0
+    loud, low, noise = _quantiles(rms, 0.95, 0.2, 0.03)
+    threshold = max(loud * 10 ** (-36 / 20), min(2.5 * noise, 0.1 * loud))
+    if low < 2 * noise:  # a fifth of it is alike: noise around and between the words
+        threshold = max(threshold, min(2 * low, 0.5 * loud))
+    frames = np.flatnonzero(rms > threshold)
+    runs = np.split(frames, np.flatnonzero(np.diff(frames) > 50) + 1)  # 250 ms apart
+    runs = [r for r in runs if len(r) >= 8] or runs  # what is under 40 ms is a click
+    return int(runs[0][0]) * 80, min((int(runs[-1][-1]) + 1) * 80, len(wave))
+
+
+@functools.cache
+def _rumble() -> np.ndarray:
+    sections = scipy.signal.butter(2, 80, "highpass", fs=SAMPLE_RATE, output="sos")
+    return np.asarray(sections, np.float32)
 
 
 def _quantiles(values: np.ndarray, *shares: float) -> list[float]:

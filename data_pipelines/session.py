@@ -360,7 +360,7 @@ class Session:
             events.setdefault(stream, []).append((time, data))
         record = SessionRecord(
             id=id,
-            skills=sorted(set(self.skills)),
+            skills=list(dict.fromkeys(self.skills)),
             duration_s=round(duration, 4),
             user_audio=_int16(render(dry)),
             model_audio=[(round(s.start, 4), _int16(s.wave)) for s in spoken],

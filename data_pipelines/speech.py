@@ -5,11 +5,14 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
+import re
 import tempfile
 import zipfile
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,7 @@ from data_pipelines.alignment import (
 from data_pipelines.voice_bank import DamagedRecording, VoiceBank
 from data_pipelines.voices import (
     FLITE,
+    FLITE_PITCH_STEP,
     FLITE_WORDS_A_MINUTE,
     UserVoice,
     sample_bank_voice,
@@ -229,25 +233,48 @@ def _synthesised(text: str, voice: UserVoice) -> tuple[np.ndarray, tuple[Word, .
             text,
             voice.variant,
             stretch=FLITE_WORDS_A_MINUTE * voice.warp / voice.rate,
-            pitch=1.6 ** ((voice.pitch - 50) / 50) / voice.warp,
+            pitch=FLITE_PITCH_STEP ** ((voice.pitch - 50) / 50) / voice.warp,
             seed=voice.seed,
         )
         rate = flite.SAMPLE_RATE * voice.warp
     else:
+        words_a_minute = _tempo(voice.rate / voice.warp)
+        said, source = _uneven(text, voice, words_a_minute)
         wave, events = espeak.synthesise(
-            text,
+            said,
             voice.accent,
             voice.variant,
-            rate=int(np.clip(round(voice.rate / voice.warp), 80, 450)),
+            rate=words_a_minute,
             pitch=voice.pitch,
             pitch_range=voice.pitch_range,
             seed=voice.seed,
         )
+        events = [(sample, source[character]) for sample, character in events]
         rate = espeak.SAMPLE_RATE * voice.warp
     wave = soxr.resample(wave.astype(np.float32) / 32768, rate, SAMPLE_RATE, quality="MQ")
     starts = _starts(text, [(s / rate, c) for s, c in events], len(wave))
     # Trimmed after the filter, which may take a last hiss away.
     return _trim(_band_limit(wave, voice.band_hz), text, starts)
+
+
+def _tempo(words_a_minute: float) -> int:
+    return int(np.clip(round(words_a_minute), 80, 450))  # what espeak-ng accepts
+
+
+def _uneven(text: str, voice: UserVoice, words_a_minute: int) -> tuple[str, Sequence[int]]:
+    """`text` with espeak-ng's commands (docs of espeak-ng, "Markup") for a tempo and a pitch of
+    every word, and which character of `text` each of its characters stands for."""
+    if not voice.uneven:
+        return text, range(len(text) + 1)
+    rng = np.random.default_rng([voice.seed, zlib.crc32(text.encode())])
+    said, source = "", []
+    for word in re.finditer(r"\S+", text):
+        tempo = _tempo(words_a_minute * math.exp(voice.uneven * rng.standard_normal()))
+        pitch = np.clip(round(voice.pitch + 30 * voice.uneven * rng.standard_normal()), 0, 99)
+        command = f"\x01{tempo}S\x01{pitch}P"
+        said += command + word[0] + " "
+        source += [word.start()] * len(command) + [*range(word.start(), word.end() + 1)]
+    return said.rstrip(), source
 
 
 def _starts(text: str, events: list[tuple[float, int]], samples: int) -> list[float]:

@@ -33,7 +33,7 @@ from tmi.config import Config, MicroturnConfig, SpeechConfig
 from tmi.data.records import SessionRecord, ShardWriter
 from tmi.microturn import layout
 
-GENERATOR_VERSION = 1  # to be raised when a seed gives other sessions: see `outdated`
+GENERATOR_VERSION = 2  # to be raised when a seed gives other sessions: see `outdated`
 SHARD_SIZE = 64  # sessions at most
 LONG_SHARE = 0.45  # of sessions get lengths from the upper end, so that late triggers are not rare
 LONG_S = 46.0
@@ -96,6 +96,8 @@ class Generator:
                 break
             self.damaged |= s.damaged
             limit = min(limit + 8.0, max(job.max_seconds, 30.0))  # nothing fitted: more room
+            if job.voice_bank:  # a voice may lack what would be said
+                cast = tuple(self.speech.sample_voice(rng, job.split) for _ in range(2))
             s = Session(rng, job.split, self.lay, self.speech, cast, limit, job.min_seconds)
             compose(s, self.skills, self.mixture)
         self.damaged |= s.damaged
@@ -264,6 +266,7 @@ def _manifest(job: Job, results: Sequence[dict], wall_s: float) -> dict:
         used.update(r["skills"])
     combinations = union("combinations")
     pools = _pools(job)
+    texts = skills.user_texts(skills.choose(job.skills), job.split)
     cpu_s = sum(r["cpu_s"] for r in results)
     return {
         "generator_version": GENERATOR_VERSION,
@@ -287,6 +290,7 @@ def _manifest(job: Job, results: Sequence[dict], wall_s: float) -> dict:
         "model_phrases": skills.model_texts(skills.choose(job.skills)),
         # Recordings of the voice bank that were met, could not be used and were done without.
         "damaged_recordings": union("damaged"),
+        "missing_recordings": VoiceBank(job.voice_bank).missing(texts) if job.voice_bank else {},
         "shards": [r["shard"] for r in results],
         # Seconds of session a second of processor time, synthesis of the model's voice left out.
         "realtime_factor_per_core": round(counts["seconds"] / max(cpu_s, 1e-9), 1),
@@ -332,10 +336,13 @@ def outdated(job: Job) -> str:
 def split_hashes(split: str, modules: dict) -> dict[str, set[str]]:
     """Hashes of all that `split` may use: carriers, utterances, voices, looks, rooms and noises."""
     carriers = [c for m in modules.values() for c in m.CARRIERS] + list(SHARED)
+    speakers = list(voices.voice_pool(split))
+    if split == "train":  # whom --flite_share may bring
+        speakers += [(voices.FLITE, name) for name in flite.TRAIN_VOICES]
     return {
         "carriers": {splits.text_hash(text) for c in carriers for text in c.of(split)},
         "utterances": {splits.text_hash(t) for t in skills.user_texts(modules, split)},
-        "voices": {splits.text_hash("+".join(v)) for v in voices.voice_pool(split)},
+        "voices": {splits.text_hash("+".join(v)) for v in speakers},
         "looks": set(video.pool_hashes(split)),
         "rooms_and_noises": set(rooms.pool_hashes(split)),
     }
@@ -409,8 +416,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # head has seen enough; what the exit would flush goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if not a.out or a.sessions < 1 or not 8 <= a.min_seconds <= a.max_seconds:
-        message = "needed: --out=DIR, --sessions >= 1 and 8 <= min_seconds <= max_seconds"
+    if not a.out or a.sessions < 1 or a.seed < 0 or not 8 <= a.min_seconds <= a.max_seconds:
+        message = "needed: --out=DIR, --sessions >= 1, --seed >= 0, 8 <= min_seconds <= max_seconds"
         print(f"error: {message}", file=sys.stderr)
         return 2
     if bank is not None:

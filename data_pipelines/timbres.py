@@ -31,7 +31,7 @@ def definition(name: str) -> str | None:
         return None
     rng = np.random.default_rng([31, int(match[1])])
     draw, chance = rng.uniform, lambda share: rng.random() < share
-    base = np.exp(draw(np.log(70), np.log(230)))
+    base = np.exp(draw(np.log(58), np.log(170)))
     lines = [
         "language variant",
         f"name {name}",

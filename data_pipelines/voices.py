@@ -9,6 +9,7 @@ is in none of the pools.
 import dataclasses
 import functools
 import hashlib
+import math
 
 import numpy as np
 
@@ -42,6 +43,8 @@ _FAMILIES = (
 )  # fmt: skip
 FLITE = "flite"  # in place of an accent
 FLITE_WORDS_A_MINUTE = 170  # of its voices unstretched
+FLITE_PITCH_STEP = 1.6  # the factor of 50 units of pitch
+UNEVEN = (0.1, 0.32)  # of the train split's voices; beyond it words merge
 DRAWN_SHARE = 0.75  # of the train split's speakers: a timbre made at random
 
 
@@ -54,12 +57,15 @@ class UserVoice:
         flite's.
       variant: espeak-ng variant, or flite's voice; "" for a voice of a bank.
       rate: words a minute (ignored for a voice of a bank).
-      pitch: 0 to 99, 50 is the variant's own (ignored for a voice of a bank).
+      pitch: 0 to 99, flite's to 125; 50 is the variant's own (ignored for a voice of a bank).
       pitch_range: 0 (monotone) to 99 (ignored for a voice of a bank).
       warp: factor on all formants and the pitch; above 1 is a shorter vocal tract.
       band_hz: (low, high) edges that pass; (0, 8000) is the full band.
       level_db: RMS of the speech in dB below full scale.
       bank: name of the voice in a `VoiceBank`; "" for espeak-ng.
+      uneven: standard deviation of the logarithm of each word's own tempo (espeak-ng alone), and
+        of its pitch. espeak-ng's voices share their rhythm: relative lengths of words differ by .14
+        between them, by twice as much between engines.
     """
 
     accent: str = "en-us"
@@ -71,6 +77,7 @@ class UserVoice:
     band_hz: tuple[float, float] = (0.0, 8000.0)
     level_db: float = -26.0
     bank: str = ""
+    uneven: float = dataclasses.field(default=0.0, repr=False)  # `seed` is older than it
 
     @property
     def name(self) -> str:
@@ -123,7 +130,7 @@ def sample_voice(rng: np.random.Generator, split: str) -> UserVoice:
     brought, drawn = _pools(split)
     pool = drawn if drawn and rng.random() < DRAWN_SHARE else brought
     accent, variant = pool[rng.integers(len(pool))]
-    return UserVoice(
+    voice = UserVoice(
         accent=accent,
         variant=variant,
         rate=int(rng.integers(125, 206)),
@@ -131,16 +138,21 @@ def sample_voice(rng: np.random.Generator, split: str) -> UserVoice:
         pitch_range=int(rng.integers(25, 76)),
         **_sample_channel(rng, max_warp=0.13),
     )
+    if split != "train":
+        return voice
+    return dataclasses.replace(voice, uneven=float(rng.uniform(*UNEVEN)))
 
 
 def sample_flite_voice(rng: np.random.Generator) -> UserVoice:
-    """Draws a speaker of flite's training voices: there are few, so more of them is varied."""
+    """Draws a speaker of flite's training voices: there are few, all men's of 100 to 130 Hz, so
+    more of them is varied, and a shorter vocal tract speaks higher."""
+    variant = flite.TRAIN_VOICES[rng.integers(len(flite.TRAIN_VOICES))]
+    rate = int(rng.integers(130, 216))
+    channel = _sample_channel(rng, max_warp=0.22)
+    octaves = rng.uniform(-0.4, 0.5) + 1.5 * math.log2(channel["warp"]) * rng.random()
+    pitch = round(50 + 50 * octaves * math.log(2) / math.log(FLITE_PITCH_STEP))
     return UserVoice(
-        accent=FLITE,
-        variant=flite.TRAIN_VOICES[rng.integers(len(flite.TRAIN_VOICES))],
-        rate=int(rng.integers(130, 216)),
-        pitch=int(rng.integers(20, 81)),
-        **_sample_channel(rng, max_warp=0.22),
+        accent=FLITE, variant=variant, rate=rate, pitch=int(np.clip(pitch, 10, 125)), **channel
     )
 
 

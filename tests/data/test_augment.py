@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.signal
 
 from tests.data.sessions import RATE
 from tmi.data import augment as variation
@@ -16,6 +17,7 @@ from tmi.data.augment import (
     speech_level,
     warp,
 )
+from tmi.media.audio import mel_edges
 
 
 def burst() -> np.ndarray:
@@ -76,7 +78,7 @@ def test_the_equaliser_bends_the_spectrum_within_its_bounds(seed):
     wave[100] = 1.0
     out = variation._equalise(wave, np.random.default_rng(seed), RATE)
     gain = 20 * np.log10(np.abs(np.fft.rfft(out))[:-1])
-    most = variation.EQUALISER_DB * variation.EQUALISER_PEAKS
+    most = variation.EQUALISER_DB * variation.EQUALISER_PEAKS + max(map(abs, variation.TILT_DB))
     assert np.abs(gain).max() <= most and np.ptp(gain) > 3
     assert (np.abs(np.diff(gain)) < 0.5).all()  # broad: a hertz from another hardly differs
 
@@ -96,6 +98,34 @@ def test_a_warp_moves_a_formant_along_the_channels_and_nothing_in_time(seed):
     assert (out[:5] == 0).all() and (out[9:] == 0).all()
     heard = np.flatnonzero(out[6])
     assert len(heard) and abs(heard.mean() - 31.5) <= (math.exp(variation.MAX_WARP) - 1) * 31.5 + 1
+
+
+class Most:
+    """A generator that draws the upper bound."""
+
+    def uniform(self, low, high):
+        return high
+
+
+@pytest.mark.parametrize("hz", [500, 1500, 3500])
+def test_a_warp_moves_all_frequencies_by_one_factor(hz, monkeypatch):
+    monkeypatch.setattr(variation, "MAX_BEND", 0.0)
+    centres = mel_edges(80, 0.0, RATE / 2)[1:-1]
+    bins = np.zeros((1, 80), np.uint8)
+    at = np.abs(centres - hz).argmin()
+    bins[0, at] = 15
+    (out,) = warp(bins, Most())
+    want = np.abs(centres - centres[at] / math.exp(variation.MAX_WARP)).argmin()
+    assert abs(int(out.argmax()) - want) <= 1 < abs(int(at) - want)
+
+
+def test_a_tilt_is_low_below_and_high_above():
+    wave = np.zeros(RATE, np.float32)
+    wave[0] = 1.0
+    section = np.array([variation._shelf(700.0, -12.0, RATE)])
+    gain = 20 * np.log10(np.abs(np.fft.rfft(scipy.signal.sosfilt(section, wave))))
+    assert gain[20] == pytest.approx(0, abs=0.2) and gain[7500] == pytest.approx(-12, abs=0.2)
+    assert gain[700] == pytest.approx(-6, abs=0.2) and (np.diff(gain) < 1e-6).all()
 
 
 def test_masks_are_few_small_holes_in_every_other_session():

@@ -180,6 +180,75 @@ def test_a_bank_replaces_user_voices_only(bank_dir, engine):
         engine.user(PHRASES[0], voice)
 
 
+def _noise(db: float):
+    return lambda wave, rng: wave + 10 ** (db / 20) * rng.standard_normal(len(wave))
+
+
+def _hum(wave, rng):
+    return wave + 0.02 * np.sin(2 * np.pi * 50 * np.arange(len(wave)) / SAMPLE_RATE)
+
+
+def _clicks(wave, rng):
+    wave[100:132] = wave[-132:-100] = 0.5
+    return wave
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _noise(-46), _noise(-36), _hum, _clicks, lambda wave, rng: wave + 0.02,
+        lambda wave, rng: wave * 0.004,
+    ],
+    ids=["noise", "loud noise", "hum", "clicks", "offset", "quiet"],
+)  # fmt: skip
+def test_a_recording_is_trimmed_to_its_words(tmp_path, spoil):
+    rng = np.random.default_rng(3)
+    texts = ("put the red ball on the table", "stop")
+    bank_at = tmp_path / "bank" / "ann"
+    bank_at.mkdir(parents=True)
+    for text in texts:
+        said = speech.render_user(text, UserVoice(variant="f4")).wave
+        wave = np.pad(0.5 * said / np.abs(said).max(), (9600, 11200))
+        soundfile.write(bank_at / f"{phrase_key(text)}.wav", spoil(wave, rng), SAMPLE_RATE)
+        found = VoiceBank(tmp_path / "bank").load("ann", text)
+        assert len(found) == pytest.approx(len(said), abs=0.15 * SAMPLE_RATE)
+        assert np.abs(found).max() == pytest.approx(0.5) and abs(found.mean()) < 1e-3
+
+
+def test_channels_that_undo_each_other_are_heard(bank_dir):
+    bank = VoiceBank(bank_dir)
+    path = bank.path("ann", PHRASES[0])
+    wave, rate = soundfile.read(path)
+    soundfile.write(path, np.stack([wave, -wave], axis=1), rate)
+    assert len(bank.load("ann", PHRASES[0])) > SAMPLE_RATE // 2
+
+
+def test_uneven_words_have_their_own_tempo_and_true_times():
+    text = "put the red ball on the table and count to seven"
+    voice = UserVoice(variant="f4")
+    even = speech.render_user(text, voice)
+    ratios = []
+    for spread in (0.1, 0.3):
+        other = dataclasses.replace(voice, uneven=spread)
+        said = speech.render_user(text, other)
+        assert [w for w, _, _ in said.words] == [w for w, _, _ in even.words]
+        assert_well_formed(said)
+        np.testing.assert_array_equal(said.wave, speech.render_user(text, other).wave)
+        starts, before = (np.array([s for _, s, _ in u.words]) for u in (said, even))
+        ratios.append(np.std(np.log(np.diff(starts) / np.diff(before))))
+        # Its own times against those that the alignment with even voices finds.
+        found = alignment.align(said.wave, [(even.wave, even.words)])
+        late = [abs(a[1] - b[1]) for a, b in zip(found, said.words, strict=True)]
+        assert np.median(late) < 0.03
+    assert ratios[0] < ratios[1] and ratios[1] > 0.15
+
+
+def test_voices_of_evaluation_are_what_they_were():
+    drawn = {split: voices.sample_voice(np.random.default_rng(4), split) for split in SPLITS}
+    assert drawn["train"].uneven > 0 == drawn["dev"].uneven == drawn["eval"].uneven
+    assert dataclasses.replace(drawn["dev"], uneven=0.3).seed == drawn["dev"].seed
+
+
 def test_a_bank_names_what_it_lacks(bank_dir):
     bank = VoiceBank(bank_dir)
     assert bank.missing(PHRASES[:2]) == {}
@@ -198,6 +267,7 @@ def test_a_bank_names_what_it_lacks(bank_dir):
     [
         (lambda p: p.write_bytes(p.read_bytes()[:30]), "no readable wav"),
         (lambda p: p.write_bytes(b"not audio at all"), "no readable wav"),
+        (lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]), "cut short"),
         (lambda p: soundfile.write(p, np.zeros(8000), 16000), "silent"),
         (lambda p: soundfile.write(p, np.zeros(0), 16000), "silent"),
         (lambda p: soundfile.write(p, np.full(800, np.nan), 16000, "FLOAT"), "no numbers"),

@@ -297,7 +297,7 @@ def test_records_depend_on_the_seed_and_not_on_the_workers(tmp_path):
     "flags",
     [
         ["--skills=answr", "--out=x"], ["--sessions=4"], ["--out=x", "--max_seconds=3"],
-        ["--out=x", "--voice_bank=nowhere"],
+        ["--out=x", "--voice_bank=nowhere"], ["--out=x", "--seed=-1"],
     ],
 )  # fmt: skip
 def test_mistakes_are_explained(flags, capsys):

@@ -13,6 +13,8 @@ import numpy as np
 import scipy.fft
 import scipy.signal
 
+from tmi.media.audio import mel_edges
+
 LEVEL_DB = 6.0  # the level moves by at most this much either way, the equaliser aside
 SNR_DB = (15.0, 40.0)  # of the added noise, against the loudest tenth of the session
 NOISE_SHARE, LOW_PASS_SHARE, HIGH_PASS_SHARE = 0.5, 0.3, 0.3  # of the sessions
@@ -20,7 +22,9 @@ LOW_PASS_HZ = (3000.0, 7500.0)
 HIGH_PASS_HZ = (50.0, 300.0)
 EQUALISER_SHARE = 0.7  # of the sessions
 EQUALISER_HZ, EQUALISER_DB, EQUALISER_PEAKS = (120.0, 5000.0), 9.0, 3
-MAX_WARP = 0.12  # of the logarithm of the channel's index
+TILT_HZ, TILT_DB = (250.0, 1500.0), (-16.0, 8.0)  # engines and microphones differ by 12 dB
+MAX_WARP = 0.15  # of the logarithm of the frequency
+MAX_BEND = 0.05  # of its slope: formants of one mouth do not move alike to another's
 MASK_SHARE = 0.5  # of the sessions
 MASK_FRAMES = 40  # a stretch that has one mask of channels and one of frames
 MASK_CHANNELS_OF, MASK_AT_MOST = 8, 2  # an eighth of the channels, and frames, at most
@@ -42,12 +46,15 @@ def augment(wave: np.ndarray, rng: np.random.Generator, sample_rate: int = 16_00
     return np.clip(wave * gain, -1, 1)
 
 
-def warp(bins: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def warp(bins: np.ndarray, rng: np.random.Generator, sample_rate: int = 16_000) -> np.ndarray:
     """dMel bins uint8 [T, C] as of a longer or shorter vocal tract (VTLP, Jaitly & Hinton 2013):
-    the channel axis is stretched by up to `MAX_WARP` either way, the same for all of a session."""
+    frequencies are stretched by up to `MAX_WARP` either way and bent by up to `MAX_BEND` about
+    1 kHz, the same for all of a session."""
     channels = bins.shape[1]
-    source = np.arange(channels) * math.exp(rng.uniform(-MAX_WARP, MAX_WARP))
-    source = np.minimum(source, channels - 1)
+    hz = mel_edges(channels, 0.0, sample_rate / 2)[1:-1]  # where dMel's filters peak
+    bend = rng.uniform(-MAX_BEND, MAX_BEND)
+    moved = hz * math.exp(rng.uniform(-MAX_WARP, MAX_WARP)) * (hz / 1000) ** bend
+    source = np.interp(moved, hz, np.arange(channels))
     low = np.minimum(source.astype(int), channels - 2)
     share = (source - low).astype(np.float32)
     mixed = bins[:, low] * (1 - share) + bins[:, low + 1] * share
@@ -105,8 +112,8 @@ def _band_limit(wave: np.ndarray, rng: np.random.Generator, sample_rate: int) ->
 
 
 def _equalise(wave: np.ndarray, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Some broad peaks and dips, as of another microphone or mouth (peaking filters of the Audio EQ
-    Cookbook, W3C)."""
+    """Some broad peaks and dips and a tilt, as of another microphone or mouth (peaking filters and
+    a high shelf of the Audio EQ Cookbook, W3C)."""
     sections = []
     for _ in range(EQUALISER_PEAKS):
         w = 2 * math.pi * math.exp(rng.uniform(*np.log(EQUALISER_HZ))) / sample_rate
@@ -115,7 +122,19 @@ def _equalise(wave: np.ndarray, rng: np.random.Generator, sample_rate: int) -> n
         b = (1 + alpha * gain, -2 * math.cos(w), 1 - alpha * gain)
         a = (1 + alpha / gain, -2 * math.cos(w), 1 - alpha / gain)
         sections.append([x / a[0] for x in b + a])
+    tilt_hz = math.exp(rng.uniform(*np.log(TILT_HZ)))
+    sections.append(_shelf(tilt_hz, rng.uniform(*TILT_DB), sample_rate))
     return np.asarray(scipy.signal.sosfilt(np.array(sections, np.float32), wave))
+
+
+def _shelf(hz: float, gain_db: float, sample_rate: int, q: float = 0.5) -> list[float]:
+    """A second-order section that changes what lies above `hz` by `gain_db`."""
+    w, a = 2 * math.pi * hz / sample_rate, 10 ** (gain_db / 40)
+    c, r = math.cos(w), math.sqrt(a) * math.sin(w) / q
+    up, down = a + 1 + (a - 1) * c, a + 1 - (a - 1) * c
+    b = (a * (up + r), -2 * a * (a - 1 + (a + 1) * c), a * (up - r))
+    d = (down + r, 2 * (a - 1 - (a + 1) * c), down - r)
+    return [x / d[0] for x in (*b, *d)]
 
 
 def _filter(wave: np.ndarray, kind: str, order: int, hz: float, sample_rate: int) -> np.ndarray:

@@ -133,7 +133,7 @@ def mel_filters(
             f"mel range must satisfy 0 <= fmin < fmax <= {sample_rate / 2:g} Hz (half the sample "
             f"rate), got {fmin:g} to {fmax:g} Hz"
         )
-    edges = _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), num_mels + 2))
+    edges = mel_edges(num_mels, fmin, fmax)
     bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
     slopes = bins[None, :] - edges[:, None]
     widths = np.diff(edges)
@@ -141,6 +141,11 @@ def mel_filters(
     falling = -slopes[2:] / widths[1:, None]
     triangles = np.maximum(0, np.minimum(rising, falling))
     return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
+def mel_edges(num_mels: int, fmin: float, fmax: float) -> np.ndarray:
+    """Where the filters begin, peak and end, Hz [num_mels + 2]: filter i peaks at [i + 1]."""
+    return _mel_to_hz(np.linspace(_hz_to_mel(fmin), _hz_to_mel(fmax), num_mels + 2))
 
 
 _LINEAR_HZ_PER_MEL = 200 / 3
