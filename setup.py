@@ -85,6 +85,8 @@ EXTRAS = {
         "libtpu==0.0.42.*; python_version < '3.12'",
         "libtpu==0.0.50.*; python_version >= '3.12'",
     ],
+    # jax for NVIDIA's GPUs, with the CUDA that it needs.
+    "gpu": ["jax[cuda12]>=0.10.2,<0.13"],
     # Workdirs in buckets, gs://. Corpora and arrays are read without them.
     "gcp": ["gcsfs>=2025.3", "google-cloud-storage>=3.0"],
     # An independent implementation of the backbone, to check against and never to copy from.

@@ -354,7 +354,7 @@ def split_hashes(split: str, modules: dict) -> dict[str, set[str]]:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     about = (__doc__ or "").split("\n")[0]
     p = argparse.ArgumentParser(prog="data_pipelines.synthetic", description=about)
-    p.add_argument("--out", default="", help="directory of the corpus")
+    p.add_argument("--out", default="", help="directory of the corpus; one that is there goes")
     p.add_argument("--split", choices=splits.SPLITS, default="train")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--sessions", type=int, default=64)
@@ -422,8 +422,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if bank is not None:
         report_missing(bank, texts)
+    job = job_of(a)
+    if (pathlib.Path(a.out) / "manifest.json").is_file() and (other := outdated(job)):
+        print(f"replaces the corpus in {a.out}: {other}", file=sys.stderr)
     try:
-        m = render(job_of(a), a.workers)
+        m = render(job, a.workers)
     except CannotRender as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

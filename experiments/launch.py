@@ -28,7 +28,7 @@ from experiments import jobs, topologies
 from experiments.topologies import Topology, TopologyError
 from tmi import config as config_lib
 from tmi.config import Config, ConfigError
-from tmi.train.overrides import check_overrides
+from tmi.train.overrides import check_overrides, experiments, is_experiment
 
 TARGETS = ("local", "gke", "gcloud", "slurm")
 SUFFIX = {"gke": ".yaml", "gcloud": ".sh", "slurm": ".sbatch"}
@@ -58,10 +58,9 @@ def load(path: str) -> types.ModuleType:
     """The experiment in a file. Raises ConfigError, naming those beside it, if it is not there."""
     file = pathlib.Path(path)
     if not file.is_file():
-        near = sorted(file.parent.glob("[a-z]*.py"))
-        named = ", ".join(str(p) for p in near if "def get_config(" in p.read_text())
+        named = ", ".join(experiments(file.parent))
         raise ConfigError(f"--config={path}: no such file; there are: {named}")
-    if "def get_config(" not in file.read_text():
+    if not is_experiment(file):
         raise ConfigError(f"--config={path}: a file with get_config() is accepted")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec and spec.loader

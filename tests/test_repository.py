@@ -65,13 +65,13 @@ def test_every_package_says_what_it_is():
     assert missing == []
 
 
-def tree_paths(text: str) -> set[str]:
+def tree_paths(text: str) -> list[str]:
     """The paths of the fenced block after `<!-- tree -->`.
 
     A line is indented below its folder, gives one or more names separated by single spaces, then
     two spaces and what they are. Folders end in "/". Lines drawn with branches are read as well.
     """
-    paths: set[str] = set()
+    paths: list[str] = []
     if TREE_MARKER not in text:
         return paths
     block = re.match(r"\s*```[^\n]*\n(.*?)\n```", text.split(TREE_MARKER, 1)[1], re.DOTALL)
@@ -84,7 +84,7 @@ def tree_paths(text: str) -> set[str]:
         while folders and folders[-1][0] >= column:
             folders.pop()
         parent = folders[-1][1] if folders else ""
-        paths |= {parent + n for n in names if n != "./"}
+        paths += [parent + n for n in names if n != "./"]
         if len(names) == 1 and names[0].endswith("/") and names[0] != "./":
             folders.append((column, parent + names[0]))
     return paths
@@ -93,8 +93,9 @@ def tree_paths(text: str) -> set[str]:
 def test_what_the_readme_tree_names_exists():
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    gone = {p for p in tree_paths(text) if not (ROOT / p).exists()}
-    assert gone == set()
+    named = tree_paths(text)
+    assert [p for p in named if not (ROOT / p).exists()] == []
+    assert sorted(named) == sorted(set(named))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_what_the_readme_tree_names_exists():
     ],
 )
 def test_trees_are_read(block):
-    assert tree_paths(f"# x\n{TREE_MARKER}\n\n```text\n{block}\n```\nafter") == {
+    assert set(tree_paths(f"# x\n{TREE_MARKER}\n\n```text\n{block}\n```\nafter")) == {
         "README.md", "setup.py", "tmi/", "tmi/config.py", "tmi/media/", "tmi/media/audio.py",
         "tmi/media/text.py", "tmi/train/", "tests/",
     }  # fmt: skip

@@ -1,8 +1,11 @@
 """tmi: interaction models that hear, see, read, speak and write on a 200 ms clock.
 
-The way through the package, left to right; nothing imports from its right:
+The way through the package, left to right:
 
-    media -> data -> microturn -> models -> train -> decode -> serve -> evals
+    microturn, media -> data -> models -> train -> decode -> evals
+
+Three look ahead: train/alignment.py replays a live session, decode/stream.py writes the traces of
+evals/trace.py, and media/analysis_synthesis.py listens with the judges of evals.
 
 Importing `tmi` itself loads nothing: import the module you need.
 """

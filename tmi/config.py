@@ -219,7 +219,7 @@ class TrainConfig:
     speech_weight: float = 0.5
     hearing_weight: float = 0.5  # of what is said and seen, where model.hearing_layer > 0
     waiting_weight: float = 0.2  # of the time until it speaks, where model.waiting_bins > 0
-    due_weight: float = 0.0  # of named times, asked of the last global keys if they tell time
+    due_weight: float = 0.0  # of both losses of named times (named_times.py): due and called
     timed_weight: float = 1.0  # a factor on what is said, or not, within two seconds of them
     eom_weight: float = 0.3  # of the END of a micro-turn: most of all targets
     log_every: int = 10

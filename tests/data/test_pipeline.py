@@ -345,6 +345,15 @@ def test_the_measuring_command_reports_rate_fill_and_losses(corpus):
     assert report["sessions"] >= 12 and report["skipped"] == {}
 
 
+def test_a_corpus_of_another_clock_is_said_to_be(corpus, tokenizer, caplog):
+    for seconds, said in ((0.4, True), (CONFIG.microturn.seconds, False)):
+        caplog.clear()
+        job = {"job": {"microturn_seconds": seconds}}
+        other = dataclasses.replace(corpus, manifest=corpus.manifest | job)
+        train_batches(CONFIG, 7, corpus=other, tokenizer=tokenizer).close()
+        assert ("--microturn_seconds=0.2" in caplog.text) == said
+
+
 def test_two_corpora_are_drawn_from_as_one(corpus, tmp_path):
     other = write_corpus(tmp_path, [make_record(k, "other") for k in range(40, 44)])
     both = records.open_corpora(f"{corpus.path},{other.path}")

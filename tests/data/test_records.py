@@ -136,7 +136,7 @@ def test_corpora_that_do_not_belong_together_are_refused(tmp_path):
         open_corpora(f"{a.path},{b.path},{a.path}")
     held = json.loads((b.path / "manifest.json").read_text())
     (b.path / "manifest.json").write_text(json.dumps(held | {"split": "eval"}))
-    with pytest.raises(CorpusError, match="corpora of one split .*'eval'"):
+    with pytest.raises(CorpusError, match="corpora of one split and clock .*'eval'"):
         open_corpora(f"{a.path},{b.path}")
     with pytest.raises(CorpusError, match="nowhere is no corpus"):
         open_corpora(f"{a.path},nowhere")

@@ -95,8 +95,9 @@ def test_the_sweep_changes_the_length_alone():
     }
     assert differing <= {
         "microturn.seconds", "microturn.max_text_in", "microturn.max_text_out",
-        "model.time_max_microturns",
+        "model.time_max_microturns", "data.corpus", "data.dev_corpus",
     }  # fmt: skip
+    assert len({c.data.corpus for c in members}) == 3  # answers lie on each one's own clock
 
 
 def test_the_sweep_changes_the_position_scheme_alone():

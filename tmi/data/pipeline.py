@@ -201,6 +201,7 @@ def train_batches(
             "accepted"
         )
     corpus = records.open_corpora(d.corpus) if corpus is None else corpus
+    _check_clock(corpus, config)
     skipped = Skipped()
     sessions = Sessions(corpus, skipped)
     weights = {name: w for name, w in d.skill_weights if w > 0}
@@ -227,6 +228,16 @@ def train_batches(
     given = np.concatenate([np.arange(per_shard) + k * per_shard for k in shards])
     kept = None if len(given) == len(wanted) else np.searchsorted(given, wanted)
     return Batches({k: stream(k) for k in shards}, kept, corpus, seed, skipped)
+
+
+def _check_clock(corpus: Corpus, config: Config) -> None:
+    own, given = corpus.microturn_seconds, config.microturn.seconds
+    if own is not None and abs(own - given) > 1e-9:
+        logging.warning(
+            "%s was rendered for micro-turns of %g s and config.microturn.seconds is %g: answers "
+            "may begin before what they answer is read. Render one with --microturn_seconds=%g",
+            corpus.path, own, given, given,
+        )  # fmt: skip
 
 
 def dev_batches(

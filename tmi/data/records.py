@@ -139,6 +139,11 @@ class Corpus:
         ).hexdigest()[:16]
 
     @property
+    def microturn_seconds(self) -> float | None:
+        """The clock on which its answers begin, if it was rendered for one."""
+        return self.manifest.get("job", {}).get("microturn_seconds")
+
+    @property
     def num_sessions(self) -> int:
         return sum(s["count"] for s in self.manifest["shards"])
 
@@ -159,13 +164,14 @@ def open_corpora(names: str, split: str = "train") -> Corpus:
     twice = {str(c.path) for c in corpora if sum(c.hash == other.hash for other in corpora) > 1}
     if twice:
         raise CorpusError(f"{', '.join(sorted(twice))}: the same sessions, named twice in {names}")
-    splits = {str(c.path): str(c.manifest.get("split")) for c in corpora}
-    if len(set(splits.values())) > 1:
-        raise CorpusError(f"corpora of one split are accepted together, not {splits}")
+    kinds = {str(c.path): (c.manifest.get("split"), c.microturn_seconds) for c in corpora}
+    if len(set(kinds.values())) > 1:
+        raise CorpusError(f"corpora of one split and clock are accepted together, not {kinds}")
     return Corpus(
         epath.Path(names),
         {
             "split": corpora[0].manifest.get("split"),
+            "job": {"microturn_seconds": corpora[0].microturn_seconds},
             "shards": [entry for c in corpora for entry in c.manifest["shards"]],
             "skills": {
                 skill: sum(c.manifest["skills"].get(skill, 0) for c in corpora)
@@ -187,7 +193,7 @@ def open_corpus(path: paths.PathLike, split: str = "train") -> Corpus:
     if not manifest.is_file():
         raise CorpusError(
             f"{path} is no corpus: {manifest} is missing. "
-            f"Render one with: python -m data_pipelines.synthetic --out=DIR --split={split}"
+            f"Render one with: python -m data_pipelines.synthetic --out={path} --split={split}"
         )
     try:
         held = json.loads(manifest.read_text())

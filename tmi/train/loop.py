@@ -297,7 +297,7 @@ def make_evaluator(config: Config, mesh: Mesh):
             # The same noise each time: dev losses of two steps can be compared.
             key = jax.random.fold_in(jax.random.key(0), i)
             placed = sharding.put_batch(batch, rows, range(size), size)
-            averages.add(batch, *jax.device_get(run(params, placed, key)))
+            averages.add(*jax.device_get(run(params, placed, key)))
         return averages.result()
 
     return evaluate
@@ -305,7 +305,7 @@ def make_evaluator(config: Config, mesh: Mesh):
 
 @functools.lru_cache(maxsize=2)
 def compiled_eval(config: Config, mesh: Mesh, num_skills: int):
-    """eval_step, jitted for a mesh: (params, batch, key) -> (metrics, sums by skill)."""
+    """eval_step, jitted for a mesh: (params, batch, key) -> (metrics, weights, sums by skill)."""
     rows = sharding.batch_shardings(config, mesh)
     return numerics.jit(
         config.model.numerics,

@@ -28,12 +28,21 @@ from tmi.train import named_times
 
 QUIET_WEIGHT = 0.1  # of an audio position at which no word is to be known, beside 1 for words
 SEEN_WEIGHT = 0.3  # of a frame with something in it: it stays for many
+# Which weights (loss_weights) a metric is a mean over; words include <speak>.
+WEIGHTED_BY = {
+    "loss/text": "words", "loss/silence": "silence", "loss/speech": "speech",
+    "accuracy/text": "words", "accuracy/silence": "silence", "loss/hearing": "said",
+    "loss/seeing": "seen", "loss/waiting": "waiting", "loss/due": "due", "loss/called": "called",
+    "loss": "text",
+}  # fmt: skip
 PARTS = ("text", "silence", "speech")  # words and <speak>; the END of silent micro-turns; patches
 
 
 class PositionLosses(typing.NamedTuple):
-    """Unweighted losses; `hit`: whether the target was the likeliest token; `counts`: of routed
-    experts."""
+    """Unweighted, in nats. heard: the transcript that layer model.hearing_layer is asked for;
+    waiting: the class of the time until the next words; due: that the key behind a request names
+    its time, and called: that who answers at that time attends to it (named_times.py). hit: whether
+    the target was the likeliest token; counts: of routed experts."""
 
     text: Float[Array, "B S"]
     speech: Float[Array, "B P"]
@@ -190,27 +199,27 @@ def loss_fn(
     def mean(x, name):
         return jnp.sum(x * weights[name]) / jnp.maximum(totals[name], 1e-6)
 
+    def metric(name, x):
+        metrics[name] = mean(x, WEIGHTED_BY[name])
+        return metrics[name]
+
+    metrics: dict[str, Array] = {}
     t = config.train
-    speech_loss = mean(losses.speech, "speech")
-    total = mean(losses.text, "text") + t.speech_weight * speech_loss
-    metrics = {
-        "loss/text": mean(losses.text, "words"),
-        "loss/silence": mean(losses.text, "silence"),
-        "loss/speech": speech_loss,
-        "accuracy/text": mean(losses.hit, "words"),
-        "accuracy/silence": mean(losses.hit, "silence"),
-    }
+    total = mean(losses.text, "text")
+    total = total + t.speech_weight * metric("loss/speech", losses.speech)
+    metric("loss/text", losses.text)
+    metric("loss/silence", losses.text)
+    metric("accuracy/text", losses.hit)
+    metric("accuracy/silence", losses.hit)
     if losses.heard is not None:
         total = total + t.hearing_weight * mean(losses.heard, "heard")
-        metrics["loss/hearing"] = mean(losses.heard, "said")
-        metrics["loss/seeing"] = mean(losses.heard, "seen")
+        metric("loss/hearing", losses.heard)
+        metric("loss/seeing", losses.heard)
     if losses.waiting is not None:
-        metrics["loss/waiting"] = mean(losses.waiting, "waiting")
-        total = total + t.waiting_weight * metrics["loss/waiting"]
+        total = total + t.waiting_weight * metric("loss/waiting", losses.waiting)
     if losses.due is not None:
-        metrics["loss/due"] = mean(losses.due, "due")
-        metrics["loss/called"] = mean(losses.called, "called")
-        total = total + t.due_weight * (metrics["loss/due"] + metrics["loss/called"])
+        named = metric("loss/due", losses.due) + metric("loss/called", losses.called)
+        total = total + t.due_weight * named
     return total, ({"loss": total, **metrics}, losses.counts)
 
 

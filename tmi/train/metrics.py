@@ -19,7 +19,6 @@ from tensorboardX import SummaryWriter
 from tmi import paths
 from tmi.config import Config
 from tmi.data.batch import Batch, fill_ratio
-from tmi.microturn import EOM_ID
 from tmi.models.flops import batch_flops
 from tmi.train.optimizer import schedule
 
@@ -112,25 +111,19 @@ class Pause:
 
 
 class DevAverages:
-    """Means over dev batches: by stream, each weighted by its own targets, and by skill."""
+    """Means over dev batches: each metric weighted by its own targets, and by skill."""
 
     def __init__(self, skills: list[str]):
         self._skills = skills
         self._parts: dict[str, tuple[list[float], list[float]]] = {}
         self._skill = np.zeros((2, len(skills)))  # sums of loss, of weight
 
-    def add(self, batch: Batch, values: Mapping[str, np.ndarray], by_skill) -> None:
-        silent = batch["text_target"] == EOM_ID
-        weights = {
-            "text": float(np.sum((batch["text_weight"] > 0) & ~silent)),
-            "silence": float(np.sum((batch["text_weight"] > 0) & silent)),
-            "speech": float(np.sum(batch["speech_weight"])),
-        }
+    def add(self, values: Mapping[str, np.ndarray], weights: Mapping, by_skill) -> None:
+        """values, weights: of a batch, by metric. by_skill: sums of loss and of weight [skills]."""
         for name, value in values.items():
-            kind = name.rsplit("/", 1)[-1]
             found, weight = self._parts.setdefault(name, ([], []))
             found.append(float(value))
-            weight.append(weights.get(kind, float(np.sum(batch["text_weight"]))))
+            weight.append(float(weights[name]))
         self._skill += np.stack([np.asarray(x, np.float64) for x in by_skill])
 
     def result(self) -> dict[str, float]:

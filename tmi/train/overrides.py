@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -37,6 +38,15 @@ def check_overrides(arguments: Sequence[str]) -> None:
         )
 
 
+def experiments(folder: pathlib.Path) -> list[str]:
+    """The files there that define get_config()."""
+    return [str(p) for p in sorted(folder.glob("*.py")) if is_experiment(p)]
+
+
+def is_experiment(file: pathlib.Path) -> bool:
+    return bool(re.search(r"^def get_config\(", file.read_text(), re.MULTILINE))
+
+
 def parse(argv: list[str]) -> list[str]:
     """Parses all flags; returns what is none.
 
@@ -47,12 +57,13 @@ def parse(argv: list[str]) -> list[str]:
         loose = [a for a in argv[1:] if a.lstrip("-").startswith("config.")]
         if loose:
             raise ConfigError(f"{loose[0]} changes a field of --config=F, which is missing")
-    for arg in argv[1:]:
-        name, _, value = arg.partition("=")
+    for arg, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        name, equals, value = arg.partition("=")
+        value = value if equals else following
         file = pathlib.Path(value.split(":")[0])  # behind a colon: an argument of get_config
         if name.lstrip("-") == "config" and value and not file.is_file():
-            near = sorted(str(p) for p in file.parent.glob("[a-z]*.py"))
-            raise ConfigError(f"--config={value}: no such file; there are: {', '.join(near)}")
+            near = ", ".join(experiments(file.parent))
+            raise ConfigError(f"--config={value}: no such file; there are: {near}")
     try:
         return flags.FLAGS(argv)
     except flags.Error as e:
@@ -61,6 +72,9 @@ def parse(argv: list[str]) -> list[str]:
             what, last = text.split(": Error")[0], text.strip().splitlines()[-1]
             named = last.removeprefix("tmi.config.ConfigError: ")
             text = named if named != last else f"{what}: {last}"
+            if "get_config() takes 0 positional" in last:
+                text = f"{what}: its get_config() takes nothing behind a colon"
+        text = re.sub(r"invalid literal for int\(\).*", "a whole number is accepted", text)
         raise ConfigError(text) from e
 
 

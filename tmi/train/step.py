@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 from tmi.config import Config
 from tmi.mesh import constrain
 from tmi.models import tree
-from tmi.train.loss import loss_fn, position_losses, skill_losses, total_weights
+from tmi.train.loss import WEIGHTED_BY, loss_fn, position_losses, skill_losses, total_weights
 from tmi.train.optimizer import make_optimizer
 from tmi.train.trainable import moving, trained
 
@@ -119,8 +119,10 @@ def gradients(config: Config, moved: dict, rest: dict, batch: dict, key: Array):
 def eval_step(
     config: Config, num_skills: int, params: dict[str, Array], batch: dict[str, Array], key: Array
 ):
-    """Metrics of a dev batch, and (loss sums, weights) by skill."""
+    """Metrics of a dev batch, the weight of each, and (loss sums, weights) by skill."""
     model = tree.build(config, params)
     text = position_losses(model, config, batch, key, train=False).text
-    _, (metrics, _) = loss_fn(model, config, batch, key, train=False)
-    return metrics, skill_losses(text, batch, num_skills)
+    totals = total_weights(config, batch)
+    _, (metrics, _) = loss_fn(model, config, batch, key, train=False, totals=totals)
+    weights = {name: totals[WEIGHTED_BY[name]] for name in metrics}
+    return metrics, weights, skill_losses(text, batch, num_skills)
