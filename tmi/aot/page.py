@@ -20,6 +20,12 @@ program does not overlap is added to computation. Meshes are data x fsdp x exper
 tensor. A micro-turn is the longest there is: its passes read all weights for the input, for as many
 tokens as fit and for speech.
 """
+# As long as a report lacks what reports have had since.
+OLDER = """
+Some of these reports are older than the counting of the optimizer's seconds (a tenth of a percent
+of expected MFU less, by hand) and of collectives in loops of windowed products: what lies close to
+a bar, as the longest micro-turn does to 60 ms, is to be compiled anew before it is relied on.
+"""
 TRAIN = (
     "slice", "mesh", "positions a step", "GiB a device", "of that state", "seconds",
     "expected MFU", "all overlapped / nothing", "collectives, GiB a device",
@@ -35,6 +41,8 @@ def page(reports: list[dict]) -> str:
     train = [train_row(r) for r in reports if r["mode"] == "train"]
     decode = [decode_row(r) for r in reports if r["mode"] == "decode"]
     parts = [HEAD]
+    if any("loops_unread" not in r for r in reports):
+        parts.append(OLDER)
     for title, names, rows in (
         ("Training", TRAIN, train), ("Decoding one micro-turn", DECODE, decode),
     ):  # fmt: skip
