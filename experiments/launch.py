@@ -149,6 +149,11 @@ def check_fits(member: Config, workdir: str, topology: Topology, init_from: str 
             f"config.train.mesh={mesh} divides a batch in {rows} (data x fsdp): on {topology} a "
             f"multiple of its {hosts} hosts is accepted, so that each has rows of its own"
         )
+    if hosts > 1 and member.train.replay_every:
+        raise ConfigError(
+            f"config.train.replay_every={member.train.replay_every} needs all weights in one "
+            f"process: on {topology}, of {hosts} hosts, 0 is accepted"
+        )
     if member.data.shards % hosts:
         raise ConfigError(
             f"config.data.shards={member.data.shards}: on {topology} a multiple of its {hosts} "

@@ -47,5 +47,6 @@ def get_config() -> config.View:
     t.steps = 5500
     t.due_weight, t.timed_weight = 0.3, 3.0  # one position in two hundred is a named time
     t.hearing_weight = 3.0  # words of unheard voices are what it lacks
+    t.replay_every = 1000  # is the sampler the trainer, to the bit? With several hosts: 0
     t.log_every, t.eval_every, t.save_every, t.eval_batches = 10, 250, 250, 8
     return c

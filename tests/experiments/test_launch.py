@@ -148,6 +148,7 @@ def test_a_config_that_fits_is_let_through():
         ("", "tpu7x:2x2x2", "gs://b/run", None),  # two devices a chip
         ("--config.train.mesh=(1,2,8,1,1)", "v5e:4x4", "gs://b/run", "multiple of its 4 hosts"),
         ("--config.data.shards=2", "v5e:4x4", "gs://b/run", "data.shards=2.*of its 4 hosts"),
+        ("--config.train.replay_every=9", "v5e:4x4", "gs://b/r", "=9 needs .* of 4 hosts, 0 is"),
         ("", "v5e:4x4", "runs/x", "--workdir=runs/x lies beside you.*gs://"),
         ("--config.data.corpus=a/b", "v5e:4x4", "gs://b/run", "data.corpus=a/b lies beside you"),
         ("--config.data.corpus=gs://b/a,c", "v5e:4x4", "gs://b/run", "data.corpus=c lies beside"),
