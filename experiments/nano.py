@@ -4,15 +4,16 @@ A micro-turn has one audio position, one patch of 40x40 pixels when a frame come
 patch of 200 ms while the model speaks. Six layers of width 192, four of them mixtures of eight
 experts.
 
-Costs twenty hours on two CPU cores that do other work besides: 39,700 steps of 4096 positions in
-legs, each begun with the weights of the last or a mean of the last ones, most of them on a corpus
-of their own: 8,000 to 20,000 sessions of another --seed. What it reaches is in
-assets/nano/info.json (each leg's command) and docs/LOG.md (evaluation).
+What is shipped cost 22 hours on two CPU cores that did other work besides: 41,500 steps of 4096
+positions in legs, each begun with the weights of the last or a mean of the last ones, most of them
+on a corpus of their own: 5,000 to 20,000 sessions of another --seed, in the last two half of the
+users by --flite_share=0.5. Each leg's command and the losses on dev are in assets/nano/info.json,
+what it reaches in README.md and docs/LOG.md. A first leg:
 
     python -m data_pipelines.synthetic --out=build/corpus/train --split=train --sessions=20000
     python -m data_pipelines.synthetic --out=build/corpus/dev --split=dev --sessions=200
     python -m tmi.train --config=experiments/nano.py --workdir=runs/nano
-    python -m tmi.train.checkpoint --workdir=runs/nano --out=assets/nano
+    python -m tmi.train.checkpoint --workdir=runs/nano --out=build/nano
 
 A further leg begins with the shipped weights: add --init_from=assets/nano and another --workdir.
 """
