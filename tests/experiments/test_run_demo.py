@@ -102,7 +102,8 @@ def test_what_does_not_fit_is_put_aside_or_made_afresh(demo, tmp_path, monkeypat
     saved(monkeypatch, other, hash)
     assert demo() == ["data_pipelines.synthetic dev", "tmi.train", "tmi.evals", "tmi.evals"]
     said = capsys.readouterr().out
-    assert "corpus/dev is rendered afresh: generator_version: 0 -> 1" in said
+    now = synthetic.GENERATOR_VERSION
+    assert f"corpus/dev is rendered afresh: generator_version: 0 -> {now}" in said
     assert "put aside as " in said and "run.1: model.qk_gain: 1.5 -> 2.0" in said
     assert (tmp_path / "run.1/checkpoints/2").is_dir()
     saved(monkeypatch, config, "another")
