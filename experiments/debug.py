@@ -19,7 +19,7 @@ def get_config() -> config.View:
     m.num_heads, m.num_kv_heads, m.head_dim = 2, 1, 16
     m.mlp_width, m.num_experts, m.num_experts_per_token, m.expert_width = 48, 4, 2, 16
     m.window, m.global_blocks, m.bias_rank, m.bias_extent, m.time_frequencies = 32, 2, 4, 16, 4
-    m.hearing_layer = 1
+    m.hearing_layer, m.spelling = 1, True
     c.flow.width, c.flow.depth, c.flow.feedback_width, c.flow.draws = 32, 1, 16, 1
 
     d = c.data

@@ -134,6 +134,7 @@ class ModelConfig:
     hearing_layer: int = (
         0  # after so many layers what is said and seen is read off (a loss); 0: off
     )
+    spelling: bool = False  # that layer is asked for the letters that sound as well, a loss
     waiting_bins: int = 0  # classes of the time until it next speaks, a loss; 0: off
     log_scaling_floor: int = 0  # 0: off; published global layers: 128000
     log_scaling_alpha: float = 0.1
@@ -218,6 +219,7 @@ class TrainConfig:
     text_weight: float = 1.0
     speech_weight: float = 0.5
     hearing_weight: float = 0.5  # of what is said and seen, where model.hearing_layer > 0
+    spelling_weight: float = 1.0  # of the letters that sound, where model.spelling
     waiting_weight: float = 0.2  # of the time until it speaks, where model.waiting_bins > 0
     due_weight: float = 0.0  # of both losses of named times (named_times.py): due and called
     timed_weight: float = 1.0  # a factor on what is said, or not, within two seconds of them

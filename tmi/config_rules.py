@@ -43,7 +43,7 @@ ZERO_ACCEPTED = frozenset({
     "model.sliding_head_dim", "model.global_bias_extent", "text.unpadded_vocab_size",
     "model.hearing_layer", "model.waiting_bins", "model.clock_digits", "model.lora_rank",
     "model.router_bias_rate",
-    "train.hearing_weight", "train.waiting_weight", "train.due_weight",
+    "train.hearing_weight", "train.spelling_weight", "train.waiting_weight", "train.due_weight",
     "flow.t_std", "flow.context_noise", "flow.silence_weight", "flow.temperature",
     "data.video_slots", "data.speech_slots", "data.seed", "data.num_threads",
     "data.prefetch", "optimizer.muon_learning_rate", "optimizer.adam_learning_rate",
@@ -351,6 +351,10 @@ def validate(c: Config) -> None:
         m.scan_layers,
         "False where model.hearing_layer > 0",
     )
+    _require(
+        not (m.spelling and not m.hearing_layer),
+        "model.spelling", m.spelling, "False where model.hearing_layer=0",
+    )  # fmt: skip
     far = m.global_layers or range(m.global_every - 1, m.num_layers, m.global_every)
     _require(
         not c.train.due_weight or (max(far, default=0) > 0 and not m.scan_layers),
@@ -375,6 +379,11 @@ def validate(c: Config) -> None:
         ("decode.seed", c.decode.seed),
     ):
         _require(seed < 2**32, field, seed, "less than 2**32")
+    _require(
+        m.experts == "reference" or m.grouped == m.experts or math.prod(c.train.mesh) == 1,
+        "model.experts", m.experts,
+        f"'reference' over a mesh, or model.grouped={m.experts!r} too: it makes all products there",
+    )  # fmt: skip
     _validate_data(c, round(positions), round(patches))
     _require(
         m.hearing_layer <= m.num_layers, "model.hearing_layer", m.hearing_layer,

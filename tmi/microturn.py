@@ -48,6 +48,29 @@ NUM_STREAMS = len(Stream)
 MAX_HEARD = 6  # tokens of what is said or seen that are asked for at one position
 
 
+# -- the clock: the one place that says when things are, for `seconds` a micro-turn ----------------
+
+
+def output_interval(seconds: float, m: int) -> tuple[float, float]:
+    """Seconds [start, end) over which the output of micro-turn `m` plays."""
+    return (m + 1) * seconds, (m + 2) * seconds
+
+
+def microturn_reading(seconds: float, time_s: float) -> int:
+    """The micro-turn that reads input of time `time_s`."""
+    return int(np.floor(time_s / seconds + 1e-6))
+
+
+def microturn_playing(seconds: float, time_s: float) -> int:
+    """The micro-turn whose output plays at `time_s`; -1 before the first can be heard."""
+    return microturn_reading(seconds, time_s) - 1
+
+
+def num_microturns(seconds: float, duration_s: float) -> int:
+    """Micro-turns needed to read `duration_s` seconds of input."""
+    return max(1, int(np.ceil(duration_s / seconds - 1e-6)))
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Counts and shapes of a micro-turn's positions, derived from a Config."""
@@ -67,15 +90,13 @@ class Layout:
     sample_rate: int
     streams: Mapping[str, InputStream] = dataclasses.field(default_factory=dict, hash=False)
 
-    # -- the clock: the one place that says when things are --------------------------------------
-
     def input_interval(self, m: int) -> tuple[float, float]:
         """Seconds [start, end) of the input that micro-turn `m` reads."""
         return m * self.seconds, (m + 1) * self.seconds
 
     def output_interval(self, m: int) -> tuple[float, float]:
         """Seconds [start, end) over which the output of micro-turn `m` plays."""
-        return (m + 1) * self.seconds, (m + 2) * self.seconds
+        return output_interval(self.seconds, m)
 
     def output_tenths(self, m):
         """Whole tenths of a second, of the session, at which the output of micro-turn `m` begins to
@@ -85,15 +106,15 @@ class Layout:
 
     def microturn_reading(self, time_s: float) -> int:
         """The micro-turn that reads input of time `time_s`."""
-        return int(np.floor(time_s / self.seconds + 1e-6))
+        return microturn_reading(self.seconds, time_s)
 
     def microturn_playing(self, time_s: float) -> int:
         """The micro-turn whose output plays at `time_s`; -1 before the first can be heard."""
-        return self.microturn_reading(time_s) - 1
+        return microturn_playing(self.seconds, time_s)
 
     def num_microturns(self, duration_s: float) -> int:
         """Micro-turns needed to read `duration_s` seconds of input."""
-        return max(1, int(np.ceil(duration_s / self.seconds - 1e-6)))
+        return num_microturns(self.seconds, duration_s)
 
     @property
     def samples(self) -> int:
@@ -148,9 +169,10 @@ class Microturn:
     silent. `heard` are tokens of words that the user has just said: a target of training (at the
     micro-turn's last audio position), `seen` of what is in view (at its last video position), never
     an input. `due` is the micro-turn in which an answer is due that has just been asked for (a
-    target too, at the last position before the output), -1 where none is known. `sensed`: further
-    streams' contents [n, *SHAPE] by name. `taught` is false where the output is not to be imitated:
-    no text target.
+    target too, at the last position before the output), -1 where none is known. `spelled`: which
+    letters sounded a micro-turn ago, a bit each (a target at the last audio position), -1 where
+    that is not known. `sensed`: further streams' contents [n, *SHAPE] by name. `taught` is false
+    where the output is not to be imitated: no text target.
     """
 
     audio: np.ndarray | None = None
@@ -161,6 +183,7 @@ class Microturn:
     heard: Sequence[int] = ()
     seen: Sequence[int] = ()
     due: int = -1
+    spelled: int = -1
     sensed: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     taught: bool = True
 
@@ -174,7 +197,8 @@ class SessionSequence:
     `text_target[s]` is the token that position s+1 holds if that is TEXT_OUT of a micro-turn that
     is taught, else -1.
     `heard[s]` are the tokens of what was just said (at AUDIO_IN) or is in view (at VIDEO_IN) and is
-    to be known there, -1 where there are fewer. `due[s]` is `Microturn.due`.
+    to be known there, -1 where there are fewer. `due[s]` is `Microturn.due`, `spelled[s]`
+    `Microturn.spelled`.
     `speech_source[p]` is the position whose hidden state predicts patch p (the one before it).
     """
 
@@ -185,6 +209,7 @@ class SessionSequence:
     text_target: np.ndarray  # int32 [S]
     heard: np.ndarray  # int32 [S, MAX_HEARD]
     due: np.ndarray  # int32 [S]
+    spelled: np.ndarray  # int32 [S]
     dmel: np.ndarray  # uint8 [A, audio_frames, mels]
     video: np.ndarray  # uint8 [V, 2, patch, patch, 3]
     speech: np.ndarray  # float32 [P, speech_frames, speech_mels]
@@ -262,13 +287,17 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
     dmel, video, speech = [], [], []
     heard: dict[int, list[int]] = {}
     due: dict[int, int] = {}
+    spelled: dict[int, int] = {}
     for m, mt in enumerate(microturns):
         read = input_streams(lay, mt)
         positions = read + output_streams(lay, mt)
         if mt.due >= 0 and read:
             due[len(entries) + len(read) - 1] = mt.due
-        if mt.audio is not None and mt.heard:
-            heard[len(entries) + lay.audio_positions - 1] = list(mt.heard[:MAX_HEARD])
+        if mt.audio is not None:
+            last = len(entries) + lay.audio_positions - 1
+            spelled[last] = mt.spelled
+            if mt.heard:
+                heard[last] = list(mt.heard[:MAX_HEARD])
         if mt.video is not None and mt.seen:
             audio = lay.audio_positions if mt.audio is not None else 0
             heard[len(entries) + audio + lay.video_positions - 1] = list(mt.seen[:MAX_HEARD])
@@ -294,6 +323,8 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
         words[at, : len(tokens)] = tokens
     times = np.full(len(stream), -1, np.int32)
     times[list(due)] = list(due.values())
+    letters = np.full(len(stream), -1, np.int32)
+    letters[list(spelled)] = list(spelled.values())
     text_target = np.full_like(token, -1)
     of_turn = np.array(turn, np.int32)
     taught = np.array([mt.taught for mt in microturns], bool)[of_turn]
@@ -306,6 +337,7 @@ def lay_out(lay: Layout, microturns: Sequence[Microturn]) -> SessionSequence:
         text_target=text_target,
         heard=words,
         due=times,
+        spelled=letters,
         dmel=_join(dmel, (0, lay.audio_frames, lay.audio_mels), np.uint8),
         video=_join(video, (0, 2, lay.patch, lay.patch, 3), np.uint8),
         speech=_join(speech, (0, lay.speech_frames, lay.speech_mels), np.float32),
@@ -342,6 +374,7 @@ def cut(seq: SessionSequence, max_positions: int, room: Mapping[int, int]) -> Se
         text_target=text_target,
         heard=seq.heard[:n],
         due=seq.due[:n],
+        spelled=seq.spelled[:n],
         dmel=seq.dmel[: int((stream == Stream.AUDIO_IN).sum())],
         video=seq.video[: int((stream == Stream.VIDEO_IN).sum())],
         speech=seq.speech[:speech_count],

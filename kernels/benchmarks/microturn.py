@@ -32,7 +32,7 @@ import numpy as np
 from absl import app, flags, logging
 from turns import inputs
 
-from tmi import machine
+from tmi import machine, numerics
 from tmi.config import Config
 from tmi.data.records import open_corpus, read_sessions
 from tmi.decode.step import input_chunk, max_chunk
@@ -100,9 +100,10 @@ def kv_bytes(config: Config, positions: int) -> float:
 
 
 def weight_bytes(config: Config, params: dict, rows: int) -> float:
-    """Of the transformer and the unembedding that `rows` positions need: at most all experts."""
+    """Of the transformer and the unembedding that `rows` positions need: of the experts those that
+    so many are expected to choose."""
     m = config.model
-    share = min(1.0, rows * m.num_experts_per_token / m.num_experts)
+    share = 1 - (1 - m.num_experts_per_token / m.num_experts) ** rows
     total = 0.0
     for name, x in params.items():
         part = name.split(".")[0]
@@ -122,13 +123,16 @@ class Limit(typing.NamedTuple):
         lay_rows = sum(1 + len(input_streams(_layout(config), t)) for t in turns)
         tokens = [o.tokens for o in out]
         spoken = sum(o.spoke for o in out)
-        passes = [lay_rows] + [len(turns)] * max(tokens) + [len(turns)] * bool(spoken)
+        # (rows, sessions): who has ended its text need not be read for those who have not.
+        passes = [(lay_rows, len(turns))]
+        passes += [(n, n) for k in range(max(tokens)) if (n := sum(t > k for t in tokens))]
+        passes += [(spoken, spoken)] * bool(spoken)
         towers = [n for n in params if n.split(".")[0] in ("dmel", "video")]
         if spoken:
             towers += [n for n in params if n.split(".")[0] in ("flow", "speech")]
         moved = sum(params[n].nbytes for n in towers) * 1.0
-        for rows in passes:
-            moved += weight_bytes(config, params, rows) + len(turns) * kv_bytes(config, positions)
+        for rows, sessions in passes:
+            moved += weight_bytes(config, params, rows) + sessions * kv_bytes(config, positions)
         rows = lay_rows + sum(tokens) + spoken
         work = 2.0 * rows * flops.position_macs(config, positions)
         return moved / self.bandwidth + work / self.ceiling, len(passes)
@@ -235,7 +239,8 @@ def our_turn(config: Config, params: dict, positions: int):
     weights = {n: jnp.asarray(x) for n, x in params.items()}
     leaves, structure = jax.tree.flatten(jax.jit(functools.partial(tree.served, config))(weights))
 
-    def turn(leaves, cache, tokens):
+    @numerics.by_config
+    def turn(config, leaves, cache, tokens):
         model = jax.tree.unflatten(structure, leaves)
         m = jnp.full((1, READ), 600, jnp.int32)
         none = jnp.zeros((1, READ), jnp.int32)
@@ -252,7 +257,8 @@ def our_turn(config: Config, params: dict, positions: int):
             h, cache, _ = model.append(x, m[:, :1], one, cache)
         return cache, jnp.concatenate(written, axis=1)
 
-    run = jax.jit(turn, donate_argnums=1)
+    under_policy = functools.partial(turn, config)
+    run = numerics.jit(config.model.numerics, under_policy, donate_argnums=1)
     held = [cache]
 
     def once() -> None:

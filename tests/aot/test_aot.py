@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from experiments import debug, nano
 from tmi import config as config_lib
 from tmi import libtpu
-from tmi.aot import hardware, hlo, page, program, roofline, text
+from tmi.aot import fit, hardware, hlo, page, program, roofline, text
 from tmi.aot.hlo import Collective
 
 TEXT = """HloModule jit_f, entry_computation_layout={()->f32[]}
@@ -192,6 +192,25 @@ def test_a_group_has_the_links_of_the_sides_that_it_fills():
     # them pass in place of 3 / 4.
     assert seconds("all-gather", 128) == pytest.approx(seconds("all-gather", 4) * 127 / 96 / 3)
     assert seconds("all-to-all", 128) == seconds("all-to-all", 8) == 2 * seconds("all-to-all", 4)
+
+
+def test_small_slices_are_no_tori():
+    def seconds(topology, group):
+        where = hardware.parse(topology)
+        return roofline.ici_seconds(where, [Collective("all-gather", 10**9, group, 1, False)])
+
+    link = hardware.CHIPS["v5e"].link_bytes
+    assert seconds("v5e:4x4", 4) == pytest.approx(1e9 * 3 / 4 / link)
+    assert seconds("v5e:16x16", 16) == pytest.approx(1e9 * 15 / 16 / link / 2)
+    assert seconds("v5p:2x2x4", 4) == 2 * seconds("v5p:4x4x4", 4)
+
+
+def test_decoding_fits_meshes_whatever_the_training_batch():
+    config = config_lib.from_config_dict(nano.get_config())  # two rows a batch
+    for sizes in fit.meshes(config, 4, 64):
+        assert fit.with_mesh(config, sizes, "decode").train.mesh == sizes
+    with pytest.raises(config_lib.ConfigError, match="data.batch_size=2"):
+        fit.with_mesh(config, (1, 4, 1, 1, 1), "train")
 
 
 def test_the_page_has_a_row_for_each_report():

@@ -74,6 +74,18 @@ def test_what_the_user_said_is_to_be_known_one_micro_turn_after_it_was_read():
     assert TOKENS.decode(seq.heard[at[0]]) == " stop" and (seq.heard[at[0], 5:] == -1).all()
 
 
+def test_letters_are_to_be_known_one_micro_turn_after_they_sounded():
+    record = plain(user_words=[("Stop", 0.1, 0.35), ("it,", 0.4, 0.5), ("now", 0.5, 0.59)])
+    turns = turns_of(record)
+    spelled = {m: "".join(chr(97 + i) for i in range(26) if t.spelled >> i & 1)
+               for m, t in enumerate(turns) if t.spelled}  # fmt: skip
+    assert spelled == {1: "st", 2: "op", 3: "inotw"}
+    seq = to_sequence(CONFIG, turns)
+    audio = seq.stream == Stream.AUDIO_IN
+    assert seq.spelled[audio].tolist() == [t.spelled for t in turns]
+    assert (seq.spelled[~audio] == -1).all()
+
+
 def test_a_number_of_two_words_is_to_be_known_whole_said_or_typed():
     words = [("at", 0.0, 0.1), ("twenty", 0.1, 0.3), ("four", 0.5, 0.7), ("two", 0.9, 1.1)]
     turns = turns_of(plain(user_words=words))

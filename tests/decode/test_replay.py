@@ -25,7 +25,11 @@ from tmi.train import checkpoint
 @functools.lru_cache
 def model_of(policy: str):
     c = small_config(numerics=policy, clock_digits=3)
-    config = dataclasses.replace(c, microturn=dataclasses.replace(c.microturn, max_text_out=4))
+    config = dataclasses.replace(
+        c,
+        microturn=dataclasses.replace(c.microturn, max_text_out=4),
+        text=dataclasses.replace(c.text, unpadded_vocab_size=500),  # as published models have it
+    )
     params = tree.init(config, jax.random.key(0))
     rng = np.random.default_rng(0)
     params = {k: np.asarray(v) + 0.1 * rng.normal(size=v.shape) for k, v in params.items()}
@@ -113,9 +117,26 @@ def test_a_flipped_bit_is_found_by_computing_too(recorded, name):
         position = at // x[0].nbytes
         assert f": {name} differs in 1 of" in problems[0]
         if name in ("states", "chosen"):
-            layer = at % x[0].nbytes // x[0, 0].nbytes
+            layer = at % x[0].nbytes // x[0, 0].nbytes + (name == "chosen")  # layer 0 is dense
             assert problems[0].startswith(f"position {position} ")
             assert f"layer {layer}: " in problems[0]
+
+
+def test_the_layer_that_went_wrong_is_named_not_the_router_behind_it():
+    """Of six layers four choose experts, the first of them layer 2."""
+    rng = np.random.default_rng(0)
+    own = {
+        "states": rng.normal(size=(3, 6, 8)).astype(np.float32),
+        "chosen": rng.integers(0, 8, (3, 4, 2), np.int32),
+    }
+    found = {k: v.copy() for k, v in own.items()}
+    found["states"][1, 1:] += 1
+    found["chosen"][1, 0] ^= 1
+    s = types.SimpleNamespace(microturn=np.zeros(3, int), text_source=None, patch_source=None)
+    said = str(replay.first_difference(s, own, found, [2, 3, 4, 5]))
+    assert "layer 1: states differs" in said
+    found["states"] = own["states"]
+    assert "layer 2: chosen differs" in str(replay.first_difference(s, own, found, [2, 3, 4, 5]))
 
 
 def test_a_flipped_bit_of_a_weight_is_named(recorded):

@@ -1,23 +1,29 @@
 """Laws of the streaming decoder: slots do not mix, sessions start afresh, one compilation."""
 
 import dataclasses
+import functools
 import itertools
+import time
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.models.conftest import small_config
 from tmi.config import Config
 from tmi.data.features import to_microturns
 from tmi.data.records import SessionRecord
 from tmi.decode import stream
+from tmi.decode.step import init_state, input_chunk, microturn_step
 from tmi.decode.stream import Decoder, SessionReader
 from tmi.evals.wall import WallClock
 from tmi.media.audio import DMel
 from tmi.media.text import Tokenizer
-from tmi.microturn import SPEAK_ID
+from tmi.microturn import SPEAK_ID, Microturn
 from tmi.models import tree
 
 
@@ -134,6 +140,86 @@ def test_a_session_s_frames_are_gone_through_once(two_slots):
     assert all(t.video for t in trace.turns) and record.frames.readings == 1
 
 
+def test_a_character_that_crosses_a_microturn_comes_whole(model, two_slots):
+    typed = "größe für übermütige bäcker 😀😀"
+    record = dataclasses.replace(session("a", 2.0, 1), text_in=[(0.1, typed)])
+    (trace,) = two_slots.run([record])
+    assert "".join(t.text_in for t in trace.turns) == typed
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(st.sampled_from("ab 1é😀.\n'"), max_size=700), max_size=3))
+def test_typed_text_has_the_tokens_of_the_whole_however_long(texts):
+    """It is encoded piece by piece, so that a long one holds up nobody."""
+    config, tokenizer = Config(), Tokenizer.load("bpe512")
+    reader = SessionReader(config, tokenizer, DMel(config.audio))
+    found, silence = [], np.zeros(3200, np.float32)
+    for text in texts:
+        found += reader.read(silence, text=text).text_in
+    while reader.waiting:
+        found += reader.read(silence).text_in
+    assert found == [token for text in texts for token in tokenizer.encode(text)]
+
+
+def test_a_long_text_is_not_encoded_at_once():
+    class Counting:
+        characters = 0
+
+        def encode(self, text):
+            self.characters += len(text)
+            return tokenizer.encode(text)
+
+        check = staticmethod(Tokenizer.check)
+
+    tokenizer, counting = Tokenizer.load("bpe512"), Counting()
+    reader = SessionReader(Config(), counting, DMel(Config().audio))
+    reader.read(np.zeros(3200, np.float32), text="many words " * 100_000)
+    assert counting.characters < 1000
+
+
+def test_frames_of_another_clock_are_refused_and_not_kept(model):
+    reader = SessionReader(model[0], Tokenizer.load("bpe512"), DMel(model[0].audio))
+    silence = np.zeros(3200, np.float32)
+    with pytest.raises(ValueError, match=r"a frame at 50 s in the micro-turn of 0.0 to 0.2 s"):
+        reader.read(silence, frames=[(50, PICTURE)])
+    assert reader.read(silence, frames=[(0.5, PICTURE)]).video is None
+    assert not reader.read(silence).text_in and reader.read(silence).video is not None
+
+
+def test_a_model_without_room_for_video_sees_none(model):
+    config = dataclasses.replace(model[0], data=dataclasses.replace(model[0].data, video_slots=0))
+    reader = SessionReader(config, Tokenizer.load("bpe512"), DMel(config.audio))
+    assert reader.read(np.zeros(3200, np.float32), frames=[(0.05, PICTURE)]).video is None
+
+
+def test_a_bfloat16_model_is_streamed(model):
+    """In the dtype that its training computes in."""
+    config = dataclasses.replace(
+        model[0], model=dataclasses.replace(model[0].model, dtype="bfloat16")
+    )
+    served = jax.eval_shape(lambda p: tree.served(config, p), model[1])
+    assert served.unembed.table.dtype == jnp.bfloat16
+    state = jax.eval_shape(lambda: init_state(config, 2))
+    chunk = input_chunk(config, [None, None])
+    mask, seed = np.ones(2, bool), np.zeros(2, np.uint32)
+    step = functools.partial(microturn_step, config, rows=4)
+    after, _ = jax.eval_shape(step, served, state, chunk, mask, mask, seed)
+    assert jax.tree.map(lambda x: x.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
+
+
+def test_the_clock_reads_what_has_been_said(model, two_slots, monkeypatch):
+    """In real time a slice is read when its last sample has been spoken, and reading it counts."""
+    begun, read = time.perf_counter(), []
+
+    def noted(self, *args, original=SessionReader.read, **kwargs):
+        read.append(time.perf_counter() - begun)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(SessionReader, "read", noted)
+    two_slots.run([dataclasses.replace(session("a", 0.6, 1), text_in=[])], real_time=True)
+    assert all(at >= 0.2 * (m + 1) for m, at in enumerate(read)) and len(read) == 3
+
+
 def test_a_slot_takes_no_part_without_input(two_slots):
     before = jax.device_get(two_slots._state.microturn)
     out = two_slots.step([None, None])
@@ -142,8 +228,14 @@ def test_a_slot_takes_no_part_without_input(two_slots):
 
 
 def test_wrong_number_of_inputs_and_long_chunks_are_refused(model, two_slots):
-    with pytest.raises(ValueError, match="2 slots"):
+    with pytest.raises(ValueError, match="1 inputs for 2 slots"):
         two_slots.step([None])
+    with pytest.raises(ValueError, match="1 fresh for 2 slots"):
+        two_slots.step([None, None], fresh=[True])
+    with pytest.raises(ValueError, match="3 seeds for 2 slots"):
+        two_slots.step([None, None], seeds=[1, 2, 3])
+    with pytest.raises(ValueError, match="without audio"):
+        two_slots.step([Microturn(), None])
     reader = SessionReader(model[0], Tokenizer.load("bpe512"), DMel(model[0].audio))
     with pytest.raises(ValueError, match="3200"):
         reader.read(np.zeros(3201, np.float32))

@@ -185,6 +185,23 @@ def test_bits_do_not_depend_on_slots_capacity_or_neighbours_that_are_no_numbers(
     np.testing.assert_array_equal(many.stream(mine, RAGGED, 2), alone)
 
 
+@pytest.mark.parametrize("rows", [48, 80])
+@pytest.mark.parametrize("window", [17, 32])
+def test_the_tightest_ring_keeps_every_position(window, rows):
+    """A chunk that begins at a block's end touches one block more than it fills."""
+    mine, n, span = session(200, 2), 200, Span(window, 0, BLOCK)
+    size = model_cache.capacity(span, rows, whole=True)
+    least = -(-(max(window, 64) - 1 + rows) // 64) * 64
+    parts = [64 - window, *[min(rows, n - at) for at in range(64 - window, n, rows)]]
+    want = Slots(span, 1, 512, "reference")
+    wanted = [want.append({0: (mine, sum(parts[:i]), k)}, rows)[0] for i, k in enumerate(parts)]
+    for ring in {size, least}:
+        slots = Slots(span, 1, ring)
+        for i, k in enumerate(parts):
+            out = slots.append({0: (mine, sum(parts[:i]), k)}, rows)[0]
+            np.testing.assert_allclose(out, wanted[i], atol=1e-5)
+
+
 @pytest.mark.parametrize("implementation", ["reference", "pallas_tpu_interpret"])
 def test_a_cache_means_what_the_models_means(implementation, quickly):
     lengths, counts, span, n, size = np.array([0, 170]), np.array([16, 7]), SLIDING, 16, 128

@@ -281,3 +281,12 @@ def test_it_compiles_for_tpus(shape, dtype, compile_for_tpu):
     compile_for_tpu(jax.grad(loss, argnums=(0, 1)), *args)
     swiglu = functools.partial(ragged_swiglu, implementation="pallas_tpu")
     compile_for_tpu(swiglu, args[0], args[1], *args[1:])
+
+    # As training and decoding call them: f32 out of banks of any type.
+    wide = functools.partial(kernel, out_dtype=jnp.float32)
+    compile_for_tpu(wide, *args)
+
+    def gated_loss(x, gate, up, sizes):
+        return jnp.sum(swiglu(x, gate, up, sizes).astype(jnp.float32))
+
+    compile_for_tpu(jax.grad(gated_loss, argnums=(0, 1, 2)), args[0], args[1], *args[1:])

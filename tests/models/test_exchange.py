@@ -115,6 +115,62 @@ def test_ragged_products_equal_tiled_ones_and_leave_out_nobodys_rows():
     )
 
 
+def test_nobodys_rows_reach_nothing_whatever_a_product_leaves_there(monkeypatch):
+    """jax does not say what a TPU's ragged_dot leaves behind the groups, nor in their gradients."""
+    plain = jax.lax.ragged_dot
+
+    def spoilt(x, sizes):
+        mine = jnp.arange(x.shape[0]) < jnp.sum(sizes)
+        return jnp.where(mine[:, None], x, jnp.nan)
+
+    @jax.custom_vjp
+    def product(x, bank, sizes):
+        return spoilt(plain(x, bank, sizes), sizes)
+
+    def forward(x, bank, sizes):
+        return product(x, bank, sizes), (x, bank, sizes)
+
+    def backward(saved, g):
+        x, bank, sizes = saved
+        mine = (jnp.arange(x.shape[0]) < jnp.sum(sizes))[:, None]
+        x, g = jnp.where(mine, x, 0), jnp.where(mine, g, 0)  # it reads its groups alone
+        dx, d_bank = jax.vjp(lambda x, bank: plain(x, bank, sizes), x, bank)[1](g)
+        return spoilt(dx, sizes), d_bank, None
+
+    product.defvjp(forward, backward)
+    x, index, weights, *banks = inputs(6)
+    none = weights * np.array([1, 0, 1], np.float32)
+    want, want_grads = value_and_gradients(tiled, (x, index, none, *banks))
+    monkeypatch.setattr(jax.lax, "ragged_dot", lambda x, bank, sizes, **_: product(x, bank, sizes))
+    nobody = index.at[:, 1].set(EXPERTS)
+    y, (dx, d_weights, *d_banks) = value_and_gradients(ragged, (x, nobody, none, *banks))
+    np.testing.assert_allclose(y, want, atol=2e-5)
+    np.testing.assert_allclose(dx, want_grads[0], atol=5e-5)
+    np.testing.assert_allclose(d_weights[:, [0, 2]], want_grads[1][:, [0, 2]], atol=5e-5)
+    for a, b in zip(d_banks, want_grads[2:], strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-5)
+
+
+@pytest.mark.parametrize("rows", range(1, 17))
+def test_ragged_has_room_for_the_worst_case(rows, monkeypatch):
+    """Every peer's rows to one device's experts, of an even number of rows or an odd one."""
+    ep, own, n, rooms = 4, 2, 3, []
+
+    def one(ep, swiglu, gate, up, down, room, x, index, weights):
+        rooms.append((room, x.shape[0]))
+        return x
+
+    monkeypatch.setattr(exchange, "_ragged", one)
+    monkeypatch.setattr(jax.lax, "psum", lambda x, axis: x)
+    x, gate = jnp.zeros((rows, WIDTH)), jnp.zeros((own, MLP, WIDTH))
+    index, weights = jnp.zeros((rows, n), jnp.int32), jnp.zeros((rows, n))
+    jax.eval_shape(
+        lambda *args: exchange.ragged_or_in_parts(ep, None, *args, gate, gate, gate),
+        x, index, weights,
+    )  # fmt: skip
+    assert any(room >= part * ep * min(n, own) for room, part in rooms)
+
+
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**31), st.integers(0, 12))
 @settings(max_examples=40, deadline=None)
 def test_the_ragged_plan_brings_each_row_to_its_expert_and_home(ep, own, seed, most):

@@ -25,7 +25,7 @@ from tmi.models.attention import (
     time_of,
 )
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed
-from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
+from tmi.models.heads import FlowHead, HearingHead, SpellingHead, Unembed, WaitingHead
 from tmi.models.transformer import Block, dense_layers, spans
 
 
@@ -86,10 +86,14 @@ def test_what_is_read_off_a_position(config):
     hidden = jnp.zeros((1, 1, config.model.width))
     unembed = build(Unembed, config)
     heads = run(build(HearingHead, config), hidden) + 2 * run(unembed, hidden)
+    if config.model.spelling:
+        heads += run(build(SpellingHead, config), hidden)
     if config.model.waiting_bins:
         heads += run(build(WaitingHead, config), hidden)
     clock = run(build(Clock, config), jnp.zeros((1, 1), jnp.int32))
-    bare = dataclasses.replace(config.model, hearing_layer=0, waiting_bins=0, clock_features=False)
+    bare = dataclasses.replace(
+        config.model, hearing_layer=0, spelling=False, waiting_bins=0, clock_features=False
+    )
     without = dataclasses.replace(config, model=bare)
     own = flops.position_macs(config, 500) - flops.position_macs(without, 500)
     assert own == heads - run(unembed, hidden) + clock
@@ -132,7 +136,9 @@ def test_layers_of_an_unrolled_model(variant):
         assert 0 < attended < whole
         counted += whole - attended
         left_out += attention_macs(m, span, rows)
-    bare = dataclasses.replace(m, hearing_layer=0, waiting_bins=0, clock_features=False)
+    bare = dataclasses.replace(
+        m, hearing_layer=0, spelling=False, waiting_bins=0, clock_features=False
+    )
     analytic = flops.position_macs(dataclasses.replace(config, model=bare), rows)
     assert counted == pytest.approx(
         rows * (analytic - left_out - m.width * config.text.vocab_size), rel=1e-12

@@ -13,8 +13,8 @@ from tmi.train import checkpoint
 
 
 def test_a_run_lives_in_a_bucket(config, corpus, processes, tmp_path):
-    config = replace(config, data__corpus="gs://bucket/corpus", train__eval_every=0)
-    config = replace(config, train__log_every=1, train__save_every=0)
+    config = replace(config, data__corpus="gs://bucket/corpus", train__eval_every=3)
+    config = replace(config, train__log_every=1, train__save_every=0, train__eval_batches=1)
     cwd, said, errors = (tmp_path / name for name in ("cwd", "said", "errors"))
     cwd.mkdir()
     files = [str(x) for x in (corpus.path, cwd, said, errors)]
@@ -29,6 +29,7 @@ def test_a_run_lives_in_a_bucket(config, corpus, processes, tmp_path):
     objects = out["objects"]
     assert {"run/config.json", "export/params.npz", "export/info.json"} <= set(objects)
     assert any(o.startswith("run/checkpoints/6/") for o in objects)
+    assert any(o.startswith("run/best/") for o in objects)
     assert any(o.startswith("run/tensorboard/") for o in objects)
     assert not list(cwd.iterdir())  # nothing under a local folder called 'gs:'
 

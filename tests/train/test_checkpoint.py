@@ -89,6 +89,35 @@ def test_best_and_latest_averaged_or_not(config, state, workdir):
         np.testing.assert_array_equal(params[name], base + np.float32(moved))
 
 
+def test_a_best_may_be_measured_again_and_forgotten(config, state, tmp_path):
+    """After a resume on another mesh a loss may round lower; a run that begins anew has no best."""
+    for loss in (0.5, 0.4):
+        checkpoints = Checkpoints(tmp_path)
+        info = info_of(config, 0)
+        checkpoints.save_best(state, {**info, "dev": {**info["dev"], "loss": loss}})
+        checkpoints.wait()
+        assert checkpoints.best_loss() == loss
+        checkpoints.close()
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.forget_best()
+    assert checkpoints.best_loss() == float("inf")
+    checkpoints.close()
+
+
+def test_a_checkpoint_that_was_not_finished_is_none(config, workdir, monkeypatch):
+    """A bucket has it at its place from the first byte on, and marks it when it is whole."""
+    (workdir / "checkpoints" / "999").mkdir()
+    marked = checkpoint.ocp.path.step.is_path_finalized
+    monkeypatch.setattr(
+        checkpoint.ocp.path.step, "is_path_finalized", lambda p: p.name != "999" and marked(p)
+    )
+    assert restore_params(workdir, "latest")[0] == config
+    checkpoints = Checkpoints(workdir)
+    assert 999 not in checkpoints.steps()
+    checkpoints.close()
+    (workdir / "checkpoints" / "999").rmdir()
+
+
 def test_the_latest_stands_in_where_no_dev_loss_was_measured(config, state, tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state, info_of(config, 1))

@@ -126,10 +126,10 @@ def test_a_leg_begins_with_the_shipped_weights_and_keeps_them_unless_dev_improve
     assert first["step"] == 0
     assert first["loss"] == pytest.approx(trained[1]["best_loss"], rel=1e-2)  # float16
     _, params, info = checkpoint.read(tmp_path / "leg", "best")
-    if all(x["loss"] > first["loss"] for x in rest):
-        assert info["step"] == 0 and result["best_loss"] == pytest.approx(first["loss"], rel=1e-4)
-        for name, x in restore_params(shipped)[1].items():
-            np.testing.assert_array_equal(x, params[name])
+    assert all(x["loss"] > first["loss"] for x in rest)
+    assert info["step"] == 0 and result["best_loss"] == pytest.approx(first["loss"], rel=1e-4)
+    for name, x in restore_params(shipped)[1].items():
+        np.testing.assert_array_equal(x, params[name])
     latest = state_of(config, tmp_path / "leg")[1]
     assert [leg["steps"] for leg in latest["legs"]] == [6, 6]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tmi.microturn import EOM_ID, MAX_HEARD, SPEAK_ID, Stream
 from tmi.models.heads import waiting_class
-from tmi.train.loss import hearing_loss, waits
+from tmi.train.loss import hearing_loss, spelling_loss, waits
 
 
 def test_hearing_is_the_mean_cross_entropy_of_the_words_tokens_and_of_end_where_there_are_none():
@@ -20,6 +20,16 @@ def test_hearing_is_the_mean_cross_entropy_of_the_words_tokens_and_of_end_where_
     log_p = jax.nn.log_softmax(logits)[0]
     want = [-(2 * log_p[0, 7] + log_p[0, 4]) / 3, -log_p[1, 5], -log_p[2, EOM_ID]]
     np.testing.assert_allclose(got[0], want, rtol=1e-5)
+
+
+def test_spelling_is_the_sum_of_the_letters_binary_cross_entropies():
+    logits = jax.random.normal(jax.random.key(0), (1, 3, 26))
+    letters = jnp.asarray([[0b101, 0, 1 << 25]])
+    p = np.asarray(jax.nn.sigmoid(logits))[0]
+    sounds = np.zeros((3, 26))
+    sounds[0, [0, 2]], sounds[2, 25] = 1, 1
+    want = -np.sum(np.log(np.where(sounds, p, 1 - p)), axis=1)
+    np.testing.assert_allclose(spelling_loss(logits, letters)[0], want, rtol=1e-5)
 
 
 def test_waits_count_the_microturns_until_the_session_next_has_words():

@@ -6,7 +6,6 @@ Compiles a config for a TPU slice on any machine. One JSON object on stdout, a t
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -23,7 +22,7 @@ libtpu.set_flags()
 
 from tmi import config as config_lib  # noqa: E402
 from tmi.aot import hardware, program  # noqa: E402
-from tmi.aot.fit import fit  # noqa: E402
+from tmi.aot.fit import fit, with_mesh  # noqa: E402
 from tmi.aot.report import Asked, report, say, table  # noqa: E402
 from tmi.config import ConfigError  # noqa: E402
 from tmi.train.overrides import parse_or_exit  # noqa: E402
@@ -63,10 +62,7 @@ def main(_) -> None:
         else:
             where = hardware.parse(topology)
             if math.prod(config.train.mesh) == 1:  # not chosen
-                mesh = (1, where.num_devices, 1, 1, 1)
-                config = dataclasses.replace(
-                    config, train=dataclasses.replace(config.train, mesh=mesh)
-                )
+                config = with_mesh(config, (1, where.num_devices, 1, 1, 1), asked.mode)
             out = report(config, where, asked)
     except (ConfigError, ValueError, RuntimeError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -26,6 +26,15 @@ def meshes(config: Config, devices: int, rows: int) -> list[tuple[int, ...]]:
     return sorted(out, key=lambda s: (s[4], s[2]))
 
 
+def with_mesh(config: Config, sizes: tuple[int, ...], mode: str) -> Config:
+    """The config on a mesh of these sizes; decoding has no batch, and so none that must fit it."""
+    train, data = dataclasses.replace(config.train, mesh=sizes), config.data
+    if mode == "decode":
+        rows = sizes[0] * sizes[1] * train.micro_batches * data.shards
+        data = dataclasses.replace(data, batch_size=rows)
+    return dataclasses.replace(config, train=train, data=data)
+
+
 def fit(config: Config, chip: hardware.Chip, asked: Asked) -> dict:
     """The report of the smallest slice of `chip` that fits. What is too large before anything is
     computed is not compiled.
@@ -37,8 +46,7 @@ def fit(config: Config, chip: hardware.Chip, asked: Asked) -> dict:
     slices = hardware.smallest_first(chip)
     for where in slices:
         for sizes in meshes(config, where.num_devices, rows):
-            train = dataclasses.replace(config.train, mesh=sizes)
-            tried = dataclasses.replace(config, train=train)
+            tried = with_mesh(config, sizes, asked.mode)
             p = build(tried, where, asked)
             state = sum(p.state.values())
             if state > limit(where):

@@ -51,6 +51,13 @@ class Slice:
     def name(self) -> str:
         return f"{self.chip.name}:{'x'.join(map(str, self.shape))}"
 
+    def closes(self, side: int) -> bool:
+        """Whether a wire leads from the last chip of this side to its first. Grids close sides of
+        16, cubes all sides if they are made of cubes of 4x4x4."""
+        if side not in self.shape:
+            return False
+        return side == 16 if self.chip.torus_axes == 2 else all(s % 4 == 0 for s in self.shape)
+
     @property
     def num_chips(self) -> int:
         return math.prod(self.shape)

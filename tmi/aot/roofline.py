@@ -79,7 +79,7 @@ def ici_seconds(where: Slice, found: Iterable[Collective]) -> float:
     total = 0.0
     for c in found:
         sides = spanned(where.shape, c.group)
-        closed = math.prod(sides) == c.group and set(sides) <= set(where.shape)
+        closed = math.prod(sides) == c.group and all(where.closes(side) for side in sides)
         ring = where.chip.link_bytes * (DIRECTIONS if closed else 1)  # of one side
         passed = c.bytes * (c.group - 1) / max(1, c.group) / len(sides)
         if c.kind == "all-reduce":

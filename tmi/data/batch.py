@@ -11,6 +11,7 @@ P = speech_slots contents a row:
     text_weight   float32 [B, S]  0 where there is no target
     heard         int32 [B, S, MAX_HEARD]  tokens of what is said or seen to be known there, else -1
     due           int32 [B, S]    micro-turn at which an answer just asked for is due, else -1
+    spelled       int32 [B, S]    bit i: the letter a + i sounded a micro-turn ago; -1 not asked
     skill         int32 [B, S]    index into corpus.skills of the session's first skill
     dmel          uint8 [B, A, audio_frames, mels]
     video         uint8 [B, V, 2, patch, patch, 3]
@@ -45,6 +46,7 @@ POSITION_KEYS = (
     "text_weight",
     "heard",
     "due",
+    "spelled",
     "skill",
 )
 _BUFFERS = {
@@ -104,6 +106,7 @@ def empty_batch(config: Config, batch_size: int | None = None) -> Batch:
     batch["text_target"].fill(-1)
     batch["heard"].fill(-1)
     batch["due"].fill(-1)
+    batch["spelled"].fill(-1)
     return batch
 
 
@@ -121,6 +124,7 @@ def session_arrays(config: Config, seq: SessionSequence, skill: int = 0) -> Row:
         "text_weight": np.where(target < 0, 0, weight).astype(np.float32),
         "heard": seq.heard,
         "due": seq.due,
+        "spelled": seq.spelled,
         "skill": np.full(len(seq), skill, np.int32),
         "dmel": seq.dmel,
         "video": seq.video,

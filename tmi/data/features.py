@@ -3,6 +3,7 @@
 user audio   -> dMel bins of the micro-turn that reads them
 user words   -> tokens to be known one micro-turn after the one that reads their end; of a number
                 of two words, typed or spoken, both words' at the second's
+             -> the letters that sounded, to be known a micro-turn after they were read
 triggers     -> the micro-turn in which an answer is due, to be known once it has been asked for
 seen words   -> tokens to be known in each micro-turn in which a frame of them came
 frames       -> one pair of 40x40 patches, in the micro-turns in which frames came
@@ -77,6 +78,7 @@ def to_microturns(
     for m, tokens in _numbers_read(turns, tokenizer).items():
         understood[m] += tokens
     due = _due(record, lay)
+    spelled = _spelled(record, lay)
     pairs = _seen(record, config, lay, len(turns))
     speech = _spoken(record, config, lay, speaking)
     sensed = _sensed(record, lay)
@@ -86,6 +88,7 @@ def to_microturns(
         turn.video = pairs.get(m)
         turn.seen = in_view.get(m, [])
         turn.due = due.get(m, -1)
+        turn.spelled = spelled.get(m, 0)
         turn.speech = speech.get(m)
         turn.sensed = sensed.get(m, {})
         start, end = lay.output_interval(m)
@@ -160,6 +163,20 @@ def _understood(record: SessionRecord, lay: Layout, tokenizer: TextEncoder) -> d
         for part in word.split():
             out[lay.microturn_reading(end) + 1] += tokenizer.encode_word(part)
         before = word
+    return out
+
+
+def _spelled(record: SessionRecord, lay: Layout) -> dict[int, int]:
+    """Micro-turn -> the letters of words that sounded in the one before, a bit each.
+
+    A word's letters sound at equal distances: English is not that regular, nor need it be.
+    """
+    out: dict[int, int] = collections.defaultdict(int)
+    for word, start, end in record.user_words:
+        letters = [c for c in word.lower() if "a" <= c <= "z"]
+        for i, letter in enumerate(letters):
+            middle = start + (end - start) * (i + 0.5) / len(letters)
+            out[lay.microturn_reading(middle) + 1] |= 1 << (ord(letter) - ord("a"))
     return out
 
 

@@ -1,5 +1,5 @@
-"""How long a micro-turn takes over a long session, and whether it stays flat: one JSON object on
-stdout.
+"""How long a micro-turn, its reading included, takes over a long session, and whether it stays
+flat: one JSON object on stdout.
 
     python -m tmi.decode.measure --workdir=assets/nano --corpus=build/corpus/eval [--minutes=10]
     [--slots=1]
@@ -40,14 +40,14 @@ def main(_) -> None:
         decoder = Decoder.load(_WORKDIR.value, slots=_SLOTS.value)
     lay = decoder.layout
     total = round(_MINUTES.value * 60 / lay.seconds)
-    reader = decoder.reader()
+    readers = [decoder.reader() for _ in range(_SLOTS.value)]
     sounds = _sounds(corpus, lay.samples)
     wall, positions, full_at = [], [], None
     largest = max(capacity(s, 0) for s in spans(decoder.config))
     for m in range(total):
-        turn = reader.read(next(sounds))
+        sound = next(sounds)
         start = time.perf_counter()
-        decoder.step([turn] * _SLOTS.value, [m == 0] * _SLOTS.value)
+        decoder.step([r.read(sound) for r in readers], [m == 0] * _SLOTS.value)
         wall.append((time.perf_counter() - start) * 1e3)
         positions.append(decoder.num_positions()[0])
         if full_at is None and positions[-1] >= largest:

@@ -14,7 +14,7 @@ Computed by the sampler as it ran, of S positions in their order (tmi/microturn.
 that the session ends with:
 
     states  float32 [S, L, D]  after each layer        logits  float32 [tokens, V]
-    chosen  int32 [S, M, N]    experts of each mixture  flow    float32 [p, P, steps+1, size]
+    chosen  int32 [S, E, N]    of layers with experts  flow    float32 [p, P, steps+1, size]
 
 `about` is JSON: config, policy, the digests of every array here and of every array of the
 checkpoint, so that what was altered is named.
@@ -86,7 +86,10 @@ class Recorder:
         self._outputs.append(output)
 
     def fitting(self, data: DataConfig) -> Recorder:
-        """The micro-turns from the first on that a training row of `data` has room for."""
+        """The micro-turns from the first on that a training row of `data` has room for.
+
+        Raises RecordingError if it has none for the first.
+        """
         lay, turns, outputs = self._lay, self._turns, self._outputs
         taken = (
             (data.row_length - 1, [len(o["states"]) for o in outputs]),  # and an END
@@ -95,6 +98,11 @@ class Recorder:
             (data.speech_slots, [o["patches"].shape[0] * lay.speech_positions for o in outputs]),
         )
         count = min(int(np.searchsorted(np.cumsum(n), room, "right")) for room, n in taken)
+        if not count:
+            raise RecordingError(
+                "a training row has no room for the first micro-turn: data.row_length, "
+                "data.audio_slots, data.video_slots or data.speech_slots are too few"
+            )
         part = Recorder(self._config, self._seed)
         part._turns, part._outputs = turns[:count], outputs[:count]
         return part
@@ -102,15 +110,12 @@ class Recorder:
     def arrays(self) -> dict[str, np.ndarray]:
         lay, turns = self._lay, self._turns
         shape = (lay.audio_positions, lay.audio_frames, lay.audio_mels)
-        silent = np.zeros(shape, np.uint8)
         video = [(m, t.video) for m, t in enumerate(turns) if t.video is not None]
         picture = (lay.video_positions, 2, lay.patch, lay.patch, 3)
         given = {
             "seed": np.uint32(self._seed),
             "seconds": np.float64(lay.seconds),
-            "dmel": np.stack(
-                [silent if t.audio is None else t.audio.reshape(shape) for t in turns]
-            ),
+            "dmel": np.stack([np.reshape(t.audio, shape) for t in turns]),  # no turn is without
             "video": np.array([v.reshape(picture) for _, v in video], np.uint8).reshape(
                 -1, *picture
             ),

@@ -16,6 +16,7 @@ import math
 import pathlib
 import sys
 import typing
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ from tmi.decode.sampling import sample_tokens
 from tmi.decode.step import biased, patch_noise, session_key, token_key
 from tmi.microturn import SPEAK_ID, Layout, Microturn, Stream, input_streams, layout
 from tmi.models import tree
+from tmi.models.transformer import dense_layers
 
 # From the deepest cause to what follows of it.
 COMPUTED = ("states", "chosen", "logits", "tokens", "flow", "patches")
@@ -229,10 +231,12 @@ def computed(
 
 
 def first_difference(
-    s: Session, arrays: dict[str, np.ndarray], found: dict[str, np.ndarray]
-) -> Difference | None:
+    s: Session, arrays: dict[str, np.ndarray], found: dict[str, np.ndarray],
+    mixtures: Sequence[int],
+) -> Difference | None:  # fmt: skip
     """Where the recording and what was computed part, the earliest position first, there the
-    deepest cause: layers from below, then experts, logits, tokens, flow."""
+    deepest cause: layers from below, then experts, logits, tokens, flow. `mixtures`: the layers
+    that choose experts."""
     own = dict(arrays)
     for name in ("flow", "patches"):
         if name in found:
@@ -257,10 +261,12 @@ def first_difference(
             continue
         row = int(np.argmax(rows))
         position = int(places[name][row]) if name in places else row
-        layered = name in ("states", "chosen")
-        layer = int(np.argmax(differs[row].any(axis=-1))) if layered else None
-        at = (row, layer) if layered else (row,)
-        key = (position, layer if layer is not None else 1 << 20, order)
+        at, layer = (row,), None
+        if name in ("states", "chosen"):
+            part = int(np.argmax(differs[row].any(axis=-1)))
+            at, layer = (row, part), mixtures[part] if name == "chosen" else part
+        # A layer chooses its experts before it computes with them.
+        key = (position, layer if layer is not None else 1 << 20, name != "chosen", order)
         if best is None or key < best[0]:
             gap = np.abs(a[at].astype(np.float64) - b[at].astype(np.float64))
             best = (key, Difference(
@@ -293,8 +299,11 @@ def replay(config: Config, params: dict[str, Array], found: Recording) -> list[s
         )
     try:
         s, computed_ = computed(config, params, found.arrays)
-        difference = first_difference(s, found.arrays, computed_)
-    except RecordingError as e:
+        mixtures = [
+            i for i in range(config.model.num_layers) if i not in dense_layers(config.model)
+        ]
+        difference = first_difference(s, found.arrays, computed_, mixtures)
+    except (RecordingError, ValueError) as e:
         return [*problems, str(e)]
     return problems + ([str(difference)] if difference else [])
 

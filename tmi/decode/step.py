@@ -115,7 +115,10 @@ def init_state(config: Config, slots: int) -> StreamState:
 
 def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChunk:
     """Host side: the micro-turn inputs of all slots as arrays; None for a slot that takes no
-    part. With the END before it an input has whole tiles of positions."""
+    part. With the END before it an input has whole tiles of positions.
+
+    Raises ValueError for a micro-turn without sound: there would be nothing to write after.
+    """
     lay = layout(config)
     b, n = len(microturns), max_chunk(config) - 1
     stream, token, slot = (np.zeros((b, n), np.int32) for _ in range(3))
@@ -132,10 +135,13 @@ def input_chunk(config: Config, microturns: list[Microturn | None]) -> InputChun
         for j, (s, t) in enumerate(positions):
             stream[i, j], token[i, j], slot[i, j] = s, t, seen[s]
             seen[s] += 1
-        if mt.audio is not None:
-            dmel[i] = mt.audio.reshape(dmel.shape[1:])
+        if mt.audio is None:
+            raise ValueError(
+                "a micro-turn without audio; silence has dMel bins too: those of zeros"
+            )
+        dmel[i] = mt.audio.reshape(dmel.shape[1:])
         if mt.video is not None:
-            video[i] = mt.video
+            video[i] = mt.video.reshape(video.shape[1:])
         for name, content in mt.sensed.items():
             sensed[name][i, : len(content)] = content
     return InputChunk(stream, token, slot, count, dmel, video, sensed)  # pyright: ignore[reportArgumentType]
@@ -248,7 +254,7 @@ def microturn_step(
     none = jnp.zeros((b,), jnp.int32)
     w = Writing(cache, h, none, jnp.zeros((b, most), jnp.int32), none, nobody, nobody, None, None)
     if record:
-        w = w._replace(written=room(most), logits=jnp.zeros((b, most, config.text.vocab_size)))
+        w = w._replace(written=room(most), logits=jnp.zeros((b, most, model.unembed.tokens)))
     _, w = jax.lax.while_loop(
         lambda carry: jnp.any(carry[1].goes_on), write, (0, draw(w, 0, exec_mask))
     )
@@ -290,7 +296,8 @@ def microturn_step(
     utter = speak if config.speech.enabled else keep_quiet
     mel, cache, extra = jax.lax.cond(jnp.any(spoke), utter, keep_quiet, h, cache)
     mel = jnp.where(spoke[:, None], mel, silent_mel(config.speech)).reshape(b, -1, lay.speech_mels)
-    vocoder, wave = sound(config.speech, state.vocoder, mel, spoke | state.speaking)
+    audible = exec_mask & (spoke | state.speaking)  # who left while it spoke sounds no more
+    vocoder, wave = sound(config.speech, state.vocoder, mel, audible)
     vocoder = jax.tree.map(
         lambda new, old: jnp.where(exec_mask.reshape((b,) + (1,) * (new.ndim - 1)), new, old),
         vocoder,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tmi import command, compiled, numerics, paths, streams
+from tmi import command, compiled, mesh, numerics, paths, streams
 from tmi.config import Config
 from tmi.data.records import SessionRecord
 from tmi.decode import recording
@@ -27,16 +28,21 @@ from tmi.decode.step import StreamState, init_state, input_chunk, microturn_step
 from tmi.evals.trace import Trace, TraceTurn
 from tmi.media import video
 from tmi.media.audio import DMel, from_int16
-from tmi.media.text import Tokenizer
-from tmi.microturn import EOM_ID, SPEAK_ID, Microturn, layout
+from tmi.media.text import TextStream, Tokenizer
+from tmi.microturn import Microturn, layout
 from tmi.models import tree
 from tmi.models.cache import FEW_ROWS
+
+MOST_AHEAD_S = 2.0  # a frame may come this much before the slice that shows it
+PIECE = 256  # characters of typed text that are encoded at a time, and what is left of the word
+BETWEEN_WORDS = re.compile(r"(?<=\S) (?=\S)")  # no token lies on both sides
 
 
 @dataclasses.dataclass
 class MicroturnOutput:
     """What one session wrote in one micro-turn; `wave` float32 [samples] plays over the layout's
-    output interval."""
+    output interval. `text` holds whole characters: the bytes of one that is not whole yet wait for
+    the micro-turn that ends it."""
 
     text: str
     spoke: bool
@@ -54,7 +60,10 @@ class SessionReader:
         self._pairs = video.FramePairs(config.video)
         self._audio_state, self._pair_state = dmel.init(), self._pairs.init()
         self._sense_states = streams.init(self._lay)
-        self._waiting: list[int] = []  # tokens of typed text beyond a micro-turn's room
+        # Typed text beyond a micro-turn's room: tokens of its next words, then what is to be
+        # encoded. A long text is not encoded at once: others wait for the same heartbeat.
+        self._tokens: list[int] = []
+        self._typed: tuple[str, ...] = ()
         self._m = 0
 
     def read(
@@ -64,8 +73,12 @@ class SessionReader:
         """The next micro-turn. samples float32, at most one micro-turn's (missing ones are
         silence); frames (pts_s, image); events (time_s, bytes) of the micro-turn by further stream.
 
+        Frames are for this slice or one that begins within MOST_AHEAD_S of its end, and none is
+        seen by a model without room for video.
+
         Raises ValueError, and nothing is read, for too many samples or such as are no wave, frames
-        that are no picture or have no time, text that UTF-8 cannot hold and events that cannot be.
+        that are no picture, have no time or one far ahead, text that UTF-8 cannot hold and events
+        that cannot be.
         """
         lay = self._lay
         if len(samples) > lay.samples:
@@ -74,49 +87,76 @@ class SessionReader:
         # All that may raise comes first, then all that changes: who is refused can try again.
         interval = lay.input_interval(self._m)
         sense_states, sensed = streams.step(lay, self._sense_states, events or {}, self._m)
+        frames = list(frames) if self._config.data.video_slots else []
         pair_state, pair = self._pairs.step(self._pair_state, frames, *interval)
+        for pts, _ in frames:
+            if pts > interval[1] + MOST_AHEAD_S:
+                raise ValueError(
+                    f"a frame at {pts} s in the micro-turn of {interval[0]:.1f} to "
+                    f"{interval[1]:.1f} s; accepted are seconds of the session, up to "
+                    f"{MOST_AHEAD_S} s ahead"
+                )
         patches = None if pair is None else video.patches(pair, self._config.video)
-        waiting = self._waiting + (self._tokenizer.encode(text) if text else [])
+        tokens, typed = self._next_tokens(text)
         audio_state, bins = self._dmel.step(self._audio_state, samples)
 
         self._sense_states, self._pair_state = sense_states, pair_state
-        self._audio_state, self._waiting = audio_state, waiting[lay.max_text_in :]
+        self._audio_state, self._typed = audio_state, typed
+        self._tokens = tokens[lay.max_text_in :]
         self._m += 1
-        tokens = waiting[: lay.max_text_in]
-        return Microturn(audio=bins, video=patches, text_in=tokens, sensed=sensed)
+        return Microturn(
+            audio=bins, video=patches, text_in=tokens[: lay.max_text_in], sensed=sensed
+        )
+
+    def _next_tokens(self, text: str) -> tuple[list[int], tuple[str, ...]]:
+        """A micro-turn's worth of tokens, or all that wait; and the text behind them."""
+        self._tokenizer.check(text)
+        tokens, typed = list(self._tokens), self._typed + ((text,) if text else ())
+        while typed and len(tokens) < self._lay.max_text_in:
+            end = BETWEEN_WORDS.search(typed[0], PIECE)
+            at = end.start() if end else len(typed[0])
+            tokens += self._tokenizer.encode(typed[0][:at])
+            typed = (*((typed[0][at:],) if end else ()), *typed[1:])
+        return tokens, typed
 
     @property
-    def waiting(self) -> int:
-        """Tokens of typed text that following micro-turns will read."""
-        return len(self._waiting)
+    def waiting(self) -> bool:
+        """Whether following micro-turns have typed text to read."""
+        return bool(self._tokens or self._typed)
 
 
 class Decoder:
     """A model with `slots` rows for live sessions."""
 
     def __init__(
-        self, config: Config, params: dict, slots: int = 1, seed: int | None = None,
+        self, config: Config, params: dict, slots: int | None = None, seed: int | None = None,
         record: bool = False,
     ):  # fmt: skip
-        """With `record` the outputs of `step` hold what tmi/decode/replay.py needs."""
-        self.config, self.slots = config, slots
+        """`slots` and `seed` are those of config.decode by default. With `record` the outputs of
+        `step` hold what tmi/decode/replay.py needs."""
+        self.config = config
+        self.slots = slots = config.decode.slots if slots is None else slots
         self.layout = layout(config)
         self.tokenizer = Tokenizer.load(config.text.tokenizer)
         self._dmel = DMel(config.audio)
+        self._texts = [TextStream(self.tokenizer)] * slots  # each session begins its own
+        self._served = numerics.jit(config.model.numerics, functools.partial(tree.served, config))
         self.use(params)
         self.seed = config.decode.seed if seed is None else seed
         self._state: StreamState = init_state(config, slots)
 
         def step(params, *args):
             model = jax.tree.unflatten(self._model, params)
-            return microturn_step(config, model, *args, record=record, rows=FEW_ROWS)
+            # A CPU takes the few rows that most inputs have; others waste no pass on the weights.
+            rows = FEW_ROWS if mesh.one_cpu() else 0
+            return microturn_step(config, model, *args, record=record, rows=rows)
 
         self._step = numerics.jit(config.model.numerics, step, donate_argnums=1)
         self._warm_up()
 
     @classmethod
     def load(
-        cls, workdir: paths.PathLike, slots: int = 1, record: bool = False, **overrides
+        cls, workdir: paths.PathLike, slots: int | None = None, record: bool = False, **overrides
     ) -> Decoder:
         """From a training workdir or a shipped checkpoint; `overrides` of config.decode."""
         from tmi.train.checkpoint import restore_params
@@ -130,10 +170,7 @@ class Decoder:
 
     def use(self, params: dict) -> None:
         """From the next micro-turn on the model has these weights: sessions should begin anew."""
-        served = numerics.jit(
-            self.config.model.numerics, functools.partial(tree.served, self.config)
-        )
-        model = served({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
+        model = self._served({k: jnp.asarray(v, jnp.float32) for k, v in params.items()})
         # A list: who calls takes a module apart for a millisecond.
         self._params, self._model = jax.tree.flatten(model)
 
@@ -142,7 +179,7 @@ class Decoder:
 
     def _warm_up(self) -> None:
         """Compiles the one call, on nobody's behalf."""
-        self.step([None] * self.slots)
+        self.step([None] * self.slots, [True] * self.slots)
 
     def num_positions(self) -> list[int]:
         """Positions of each slot's session so far."""
@@ -158,8 +195,9 @@ class Decoder:
     ) -> list[MicroturnOutput | None]:  # fmt: skip
         """One micro-turn of every slot whose input is not None; `fresh` slots start a new session,
         with `seeds` of their own (by default the decoder's). One dispatch."""
-        if len(inputs) != self.slots:
-            raise ValueError(f"{len(inputs)} inputs for {self.slots} slots")
+        for name, given in (("inputs", inputs), ("fresh", fresh), ("seeds", seeds)):
+            if given is not None and len(given) != self.slots:
+                raise ValueError(f"{len(given)} {name} for {self.slots} slots")
         seed = np.array([self.seed] * self.slots if seeds is None else seeds, np.uint32)
         exec_mask = np.array([x is not None for x in inputs])
         reset_mask = np.zeros(self.slots, bool) if fresh is None else np.array(fresh, bool)
@@ -172,17 +210,18 @@ class Decoder:
             reset_mask,
             seed,
         )
+        for i in np.flatnonzero(reset_mask):
+            self._texts[i] = self.tokenizer.stream()
         tokens, num_tokens, spoke, wave, record = jax.device_get(out)
         result: list[MicroturnOutput | None] = []
         for i in range(self.slots):
             if not exec_mask[i]:
                 result.append(None)
                 continue
-            ids = [int(t) for t in tokens[i, : num_tokens[i]] if t not in (EOM_ID, SPEAK_ID)]
-            text = self.tokenizer.decode(ids)
+            written = tokens[i, : num_tokens[i]]
+            text = self._texts[i].push(written.tolist())
             kept = None
             if record is not None:
-                written = tokens[i, : num_tokens[i]]
                 kept = recording.of_slot(record, i, written, bool(spoke[i]))
             result.append(MicroturnOutput(text, bool(spoke[i]), wave[i], kept))
         return result
@@ -210,12 +249,12 @@ class Decoder:
                 if running[i] is None and queue:
                     running[i] = _Running(*queue.pop(), self)
                     fresh[i] = True
-            inputs = [None if r is None else r.read() for r in running]
             seeds = [0 if r is None else r.seed for r in running]
             calls += 1
             if real_time:
                 time.sleep(max(0.0, begun + calls * self.layout.seconds - time.perf_counter()))
             start = time.perf_counter()
+            inputs = [None if r is None else r.read() for r in running]
             outputs = self.step(inputs, fresh, seeds)
             wall_ms = (time.perf_counter() - start) * 1e3
             for i, (r, mt, out) in enumerate(zip(running, inputs, outputs, strict=True)):
@@ -223,6 +262,7 @@ class Decoder:
                     continue
                 r.write(mt, out, wall_ms)
                 if r.finished:
+                    r.end(self._texts[i].close())
                     done[r.order] = r.trace(system)
                     running[i] = None
                     if recorded:
@@ -241,6 +281,7 @@ class _Running:
         self.seed = (decoder.seed + zlib.crc32(record.id.encode())) % 2**32  # whatever its slot
         self.recorder = Recorder(decoder.config, self.seed)
         self.reader = decoder.reader()
+        self.typed = decoder.tokenizer.stream()
         self.audio = from_int16(record.user_audio)
         self.frames = self._by_microturn(record.frames)
         self.text = self._by_microturn(record.text_in)
@@ -267,13 +308,20 @@ class _Running:
         return self.reader.read(wave, self.frames.get(m, ()), text, events)
 
     def write(self, mt: Microturn, out: MicroturnOutput, wall_ms: float) -> None:
-        text_in = self.tokenizer.decode(list(mt.text_in)) if mt.text_in else ""
+        text_in = self.typed.push(list(mt.text_in))
         self.turns.append(
             TraceTurn(len(self.turns), text_in, mt.video is not None, out.text, out.spoke, wall_ms)
         )
         self.waves.append(out.wave)
         if out.record is not None:
             self.recorder.add(mt, out.record)
+
+    def end(self, written: str) -> None:
+        """What is left of characters that never came whole, `written` of the output's."""
+        last = self.turns[-1]
+        self.turns[-1] = dataclasses.replace(
+            last, text_in=last.text_in + self.typed.close(), text_out=last.text_out + written
+        )
 
     def trace(self, system: str) -> Trace:
         # Nothing can be heard before the first output interval.

@@ -33,6 +33,12 @@ import soundfile
 
 from tmi.config import SAMPLE_RATE
 from tmi.evals import answers, onsets
+from tmi.microturn import (
+    microturn_playing,
+    microturn_reading,
+    num_microturns,
+    output_interval,
+)
 
 
 @dataclasses.dataclass
@@ -89,7 +95,7 @@ class Trace:
         for t in self.turns:
             if not t.text_out.strip():
                 continue
-            start, end = (t.m + 1) * self.seconds, (t.m + 2) * self.seconds
+            start, end = output_interval(self.seconds, t.m)
             text = t.text_out
             if last_m == t.m - 1 and not text[0].isspace():
                 head = text.split(maxsplit=1)[0]
@@ -144,7 +150,7 @@ def from_script(
     (start_s, text), each written in the micro-turn whose output plays at start_s. user_audio,
     text_in, frame_times: what came in.
     """
-    num_turns = max(1, int(np.ceil(duration_s / seconds - 1e-6)))
+    num_turns = num_microturns(seconds, duration_s)
     output = np.zeros(round(num_turns * seconds * SAMPLE_RATE), np.float32)
     for start, wave in audio:
         first = round(start * SAMPLE_RATE)
@@ -152,30 +158,30 @@ def from_script(
         output[max(0, first) : max(0, first) + len(part)] += part
     written, read = [""] * num_turns, [""] * num_turns
     for start, text in sorted(words, key=lambda w: w[0]):
-        m = _turn(start, seconds) - 1
+        m = microturn_playing(seconds, start)
         if 0 <= m < num_turns and text.strip():
             written[m] += " " + text.strip()
     for start, text in text_in:
-        read[min(_turn(start, seconds), num_turns - 1)] += text
-    seen = {_turn(t, seconds) for t in frame_times}
-    step = round(seconds * SAMPLE_RATE)
+        read[min(microturn_reading(seconds, start), num_turns - 1)] += text
+    seen = {microturn_reading(seconds, t) for t in frame_times}
+
+    def sounds(m: int) -> bool:
+        start, end = (round(t * SAMPLE_RATE) for t in output_interval(seconds, m))
+        return bool(output[start:end].any())
+
     turns = [
         TraceTurn(
             m,
             read[m],
             m in seen,
             written[m],
-            bool(output[(m + 1) * step : (m + 2) * step].any()),
+            sounds(m),
             0.0,
         )
         for m in range(num_turns)
     ]
     user = np.zeros(len(output), np.float32) if user_audio is None else user_audio
     return Trace(id, system, seconds, turns, user, output)
-
-
-def _turn(time_s: float, seconds: float) -> int:
-    return int(np.floor(time_s / seconds + 1e-6))
 
 
 def save(trace: Trace, directory: str | pathlib.Path) -> pathlib.Path:

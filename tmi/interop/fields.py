@@ -134,6 +134,7 @@ def to_config(raw: Mapping) -> Config:
         stream_embeddings=False,
         embedding_norm=True,
         hearing_layer=0,
+        spelling=False,
         waiting_bins=0,
         log_scaling_floor=t["log_scaling_n_floor"] or 0,
         log_scaling_alpha=float(t["log_scaling_alpha"]),
@@ -243,7 +244,7 @@ def published_shape(config: Config) -> Config:
     model = dataclasses.replace(
         config.model, position_bias="token", qk_gain=1.0, clock_features=False,
         stream_embeddings=False, embedding_norm=True, mlp_scale=True, hearing_layer=0,
-        waiting_bins=0, clock_digits=0,
+        spelling=False, waiting_bins=0, clock_digits=0,
     )  # fmt: skip
     return dataclasses.replace(
         config,
@@ -270,6 +271,7 @@ def refusals(c: Config) -> list[str]:
         ("model.stream_embeddings", m.stream_embeddings, False),
         ("model.embedding_norm", m.embedding_norm, True),
         ("model.hearing_layer", m.hearing_layer, 0),
+        ("model.spelling", m.spelling, False),
         ("model.waiting_bins", m.waiting_bins, 0),
         ("audio.frames_per_position", a.frames_per_position, 1),
         ("video.gelu", v.gelu, "erf"),

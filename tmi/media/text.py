@@ -90,8 +90,15 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, never a special one: "<speak>" in a text is seven plain characters.
 
-        Raises ValueError for half a surrogate pair, which no UTF-8 can hold.
+        Raises ValueError as `check`.
         """
+        self.check(text)
+        ids = self._bpe.encode(text, add_special_tokens=False).ids
+        return [i + self.moved if i < NUM_SPECIALS else i for i in ids] if self.moved else ids
+
+    @staticmethod
+    def check(text: str) -> None:
+        """Raises ValueError for half a surrogate pair, which no UTF-8 can hold."""
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -99,8 +106,6 @@ class Tokenizer:
                 f"character {error.start} of the text is {text[error.start]!r}, half a surrogate "
                 "pair; accepted is any Unicode text that UTF-8 can hold"
             ) from error
-        ids = self._bpe.encode(text, add_special_tokens=False).ids
-        return [i + self.moved if i < NUM_SPECIALS else i for i in ids] if self.moved else ids
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`. Specials are silent; bytes that are no UTF-8 become U+FFFD.

@@ -53,7 +53,7 @@ def capacity(span, chunk: int, whole: bool = False) -> int:
     block = span.kv_block
     if not (whole or span.blocks):
         return pad_rows(span.reach + 1 + pad_rows(chunk))
-    return -(-(span.reach + max(block, pad_rows(chunk))) // block) * block
+    return -(-(max(span.reach, block - 1) + max(block, pad_rows(chunk))) // block) * block
 
 
 def init_cache(config: Config, spans: list, slots: int, chunk: int) -> KVCache:
@@ -122,7 +122,7 @@ def append_kv(
 
     What is not finite is written as zero: it would reach who comes after it in the slot."""
     k, v = (jnp.where(jnp.isfinite(x), x, 0) for x in (k, v))
-    if k.shape[2] <= FEW_ROWS and mesh.current() is None:
+    if k.shape[2] <= FEW_ROWS and mesh.one_cpu():
         return _append_few(cache, k, v, slots)
 
     def one(ck, cv, k, v, at):

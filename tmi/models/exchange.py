@@ -198,7 +198,7 @@ def ragged_or_in_parts(ep: int, swiglu: SwiGLU, x, index, weights, gate, up, dow
         y = jax.lax.map(jax.checkpoint(lambda part: run(worst, *part)), split)
         return y.reshape(rows, -1)
 
-    if parts == 1:
+    if rows * ep * min(n, own) <= room:
         return whole(x, index, weights)
     # The same on every device: `arriving` is of the whole axis.
     return jax.lax.cond(jnp.max(arriving) <= room, whole, in_parts, x, index, weights)

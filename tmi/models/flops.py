@@ -15,6 +15,7 @@ from tmi.microturn import Stream, layout
 from tmi.models import tree
 from tmi.models.attention import attention_macs, bias_extent, heads_of
 from tmi.models.embed import stem_shapes
+from tmi.models.heads import LETTERS
 from tmi.models.interaction import num_parameters
 from tmi.models.transformer import dense_layers, spans
 
@@ -46,6 +47,8 @@ def position_macs(config: Config, length: int) -> float:
         total += d * (32 + 10 * m.clock_digits)
     if m.hearing_layer:
         total += d * d + d * config.text.vocab_size
+    if m.spelling:
+        total += d * LETTERS
     return total + d * m.waiting_bins + d * config.text.vocab_size
 
 

@@ -78,14 +78,21 @@ def ragged(
 
 
 def ragged_swiglu(xs: Float[Array, "R D"], sizes: Int[Array, " E"], gate, up, down):
-    """Rows sorted by expert through their gated MLPs; `sizes` of each group."""
+    """Rows sorted by expert through their gated MLPs; `sizes` of each group.
+
+    Rows behind the groups are nobody's: zero, and so are their gradients. What a TPU's product
+    leaves there is not said.
+    """
+    owned = (jnp.arange(xs.shape[0]) < jnp.sum(sizes))[:, None]
 
     def product(rows, bank):
         return jax.lax.ragged_dot(
             rows, bank.swapaxes(1, 2), sizes, preferred_element_type=rows.dtype
         )
 
-    return product(jax.nn.silu(product(xs, gate)) * product(xs, up), down)
+    xs = jnp.where(owned, xs, 0)
+    ys = product(jax.nn.silu(product(xs, gate)) * product(xs, up), down)
+    return jnp.where(owned, ys, 0)
 
 
 def by_kernel(

@@ -20,6 +20,7 @@ from tmi.mesh import constrain
 from tmi.models.layers import Param, RMSNorm, dot, rms_norm, weight
 
 TIME_FEATURES = 32
+LETTERS = 26
 LAST_T = 0.95  # 1 / (1 - t) is bounded: the velocity is not asked for beyond
 
 
@@ -47,6 +48,19 @@ class HearingHead(nnx.Module):
 
     def __call__(self, h: Float[Array, "*b D"]) -> Float[Array, "*b D"]:
         return rms_norm(dot(rms_norm(h), self.write[...]))
+
+
+class SpellingHead(nnx.Module):
+    """Which letters have just sounded, a logit each, off the same layer. A target of training:
+    sounds are shared by all words, so each micro-turn of speech teaches what a word alone teaches
+    once."""
+
+    def __init__(self, config: Config, key: Array):
+        self.write = weight(key, LETTERS, config.model.width, (None, "embed"))
+        self.bias = Param(jnp.zeros((LETTERS,), jnp.float32), axes=(None,))
+
+    def __call__(self, h: Float[Array, "*b D"]) -> Float[Array, "*b L"]:
+        return dot(rms_norm(h), self.write[...]) + self.bias[...]
 
 
 class WaitingHead(nnx.Module):

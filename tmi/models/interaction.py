@@ -18,11 +18,11 @@ from tmi.models import lora
 from tmi.models.attention import time_of
 from tmi.models.cache import KVCache, ring_positions, ring_size, ring_slots
 from tmi.models.embed import Clock, DMelEmbed, HMLPStem, SpeechEmbed, TokenEmbed
-from tmi.models.heads import FlowHead, HearingHead, Unembed, WaitingHead
+from tmi.models.heads import FlowHead, HearingHead, SpellingHead, Unembed, WaitingHead
 from tmi.models.transformer import Taps, Transformer, TransformerOutput, taps_of
 
 # Modules that only a loss reads: decoding has no use for them, and a leg may add them anew.
-TRAINING_ONLY = ("hearing", "waiting")
+TRAINING_ONLY = ("hearing", "spelling", "waiting")
 
 
 class InteractionModel(nnx.Module):
@@ -41,6 +41,8 @@ class InteractionModel(nnx.Module):
             self.flow = FlowHead(config, k[7])
         if config.model.hearing_layer:
             self.hearing = HearingHead(config, k[8])
+        if config.model.spelling:
+            self.spelling = SpellingHead(config, jax.random.fold_in(key, 998))
         if config.model.waiting_bins:
             self.waiting = WaitingHead(config, jax.random.fold_in(key, 999))
         self.further = config.streams

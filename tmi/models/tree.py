@@ -15,7 +15,7 @@ from tmi import compiled, mesh
 from tmi.config import Config
 from tmi.models import lora, moe, stack, transformer
 from tmi.models.interaction import InteractionModel
-from tmi.models.layers import Balance, Turned
+from tmi.models.layers import Balance, Turned, in_dtype
 
 # Weights that decoding reads in products for few rows, and those of experts.
 TURNED = (
@@ -77,8 +77,9 @@ def build(config: Config, params: Mapping[str, Array]) -> InteractionModel:
 
 
 def served(config: Config, params: Mapping[str, Array]) -> InteractionModel:
-    """The model with these arrays as decoding reads them: what shares an input lies together."""
-    model = build(config, params)
+    """The model with these arrays as decoding reads them: in the dtype that training computes in,
+    what shares an input together."""
+    model = in_dtype(build(config, params), config.model.dtype)
     for block in model.transformer.layers:
         block.attention.join()
         block.mlp.join()

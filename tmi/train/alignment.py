@@ -55,7 +55,7 @@ class Alignment:
         """
         config, params = tree.layer_by_layer(self._config, jax.device_get(params))
         if self._decoder is None:
-            self._decoder = Decoder(config, params, record=True)
+            self._decoder = Decoder(config, params, slots=1, record=True)
         self._decoder.use(params)
         drawn = np.random.default_rng(step).integers(len(self._sessions))
         kept: list[Recorder] = []

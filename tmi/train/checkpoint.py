@@ -32,6 +32,7 @@ from tmi import command, paths
 from tmi import config as config_lib
 from tmi.config import FORMAT_VERSION, Config
 from tmi.interop import origin
+from tmi.models.interaction import TRAINING_ONLY
 from tmi.paths import PathLike
 from tmi.sharding import param_shapes
 from tmi.train import trainable
@@ -122,8 +123,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the finished checkpoints, oldest first, as they lie on disk."""
-        folder = self.path / "checkpoints"
-        return sorted(int(p.name) for p in folder.glob("*") if p.name.isdigit())
+        return sorted(int(p.name) for p in _finished(self.path / "checkpoints"))
 
     def best_loss(self) -> float:
         """The lowest dev loss so far; infinity if there is none."""
@@ -142,8 +142,19 @@ class Checkpoints:
 
     def save_best(self, state: TrainState, info: dict) -> None:
         """Keeps params and averages if info's dev loss is the lowest so far."""
+        if info["step"] in self._best.all_steps():  # measured again, after a resume
+            self._forget(info["step"])
         arrays = {"params": state.params, "ema": state.ema}
         self._save(self._best, arrays, info, {"loss": info["dev"]["loss"]})
+
+    def forget_best(self) -> None:
+        for step in self._best.all_steps():
+            self._forget(step)
+
+    def _forget(self, step: int) -> None:
+        with self._named(f"deleting step {step} in {self.path / 'best'}"):
+            self._best.wait_until_finished()
+            self._best.delete(step)
 
     def _save(self, manager, arrays: dict, info: dict, metrics: dict | None) -> None:
         self.wait()
@@ -193,6 +204,12 @@ class Checkpoints:
         for manager in (self._latest, self._best):
             with contextlib.suppress(Exception):  # named by wait() already
                 manager.close()
+
+
+def _finished(folder: epath.Path) -> list[epath.Path]:
+    """Folders of the checkpoints in `folder` that were written to their end: in a bucket a
+    checkpoint lies at its place from the first byte on, and is marked when it is whole."""
+    return [p for p in folder.glob("*") if p.name.isdigit() and ocp.path.step.is_path_finalized(p)]
 
 
 def _detached(arrays):
@@ -252,7 +269,7 @@ def read(
 def _checkpoint_folder(path: epath.Path, which: str) -> epath.Path:
     names = ("best", "checkpoints") if which == "best" else ("checkpoints",)
     for name in names:
-        steps = [p for p in (path / name).glob("*") if p.name.isdigit()]
+        steps = _finished(path / name)
         if steps:
             return max(steps, key=lambda p: int(p.name))
     raise CheckpointError(
@@ -307,7 +324,8 @@ def export(
     workdir: PathLike, out: PathLike, which: str = "best", mean_with: PathLike | None = None
 ) -> epath.Path:
     """Writes the averaged weights of `workdir` to `out` as float16, with config and origin; with
-    `mean_with`, the mean of them and of those of that workdir, which no dev loss was measured of.
+    `mean_with`, the mean of them and of those of that workdir, which no dev loss was measured of. A
+    head that only training reads may be of the first alone.
 
     Raises CheckpointError if a weight does not fit float16, the two differ in their arrays or `out`
     is a training's workdir.
@@ -320,6 +338,8 @@ def export(
     measured |= {k: info[k] for k in ("dev", "mean_of", "weights") if k in info}
     if mean_with is not None:
         _, others, theirs = read(mean_with, which)
+        own = {n: x for n, x in params.items() if n.split(".")[0] in TRAINING_ONLY}
+        others = own | others
         if {n: x.shape for n, x in params.items()} != {n: x.shape for n, x in others.items()}:
             raise CheckpointError(
                 f"{workdir} and {mean_with} have other arrays, and so no mean; accepted are two "

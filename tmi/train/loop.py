@@ -71,11 +71,13 @@ def train(config: Config, workdir: PathLike, init_from: str | None = None) -> di
         state = checkpoints.restore(_abstract(config, shardings))
         batches.set_state(saved["data"])
         legs, start = saved["legs"], saved["step"]
-    elif init_from is not None:
+    else:
+        checkpoints.forget_best()  # of a run that ended before it had saved: not of these weights
+    if saved is None and init_from is not None:
         state, legs = initial.begin(config, init_from, shardings)
         if leads:
             origin.hand_on(init_from, workdir)
-    else:
+    elif saved is None:
         state = compiled.once(functools.partial(init_state, config), out_shardings=shardings)(
             jax.random.key(c.seed)
         )

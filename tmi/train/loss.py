@@ -32,21 +32,23 @@ SEEN_WEIGHT = 0.3  # of a frame with something in it: it stays for many
 WEIGHTED_BY = {
     "loss/text": "words", "loss/silence": "silence", "loss/speech": "speech",
     "accuracy/text": "words", "accuracy/silence": "silence", "loss/hearing": "said",
-    "loss/seeing": "seen", "loss/waiting": "waiting", "loss/due": "due", "loss/called": "called",
-    "loss": "text",
+    "loss/seeing": "seen", "loss/spelling": "sounding", "loss/waiting": "waiting",
+    "loss/due": "due", "loss/called": "called", "loss": "text",
 }  # fmt: skip
 PARTS = ("text", "silence", "speech")  # words and <speak>; the END of silent micro-turns; patches
 
 
 class PositionLosses(typing.NamedTuple):
     """Unweighted, in nats. heard: the transcript that layer model.hearing_layer is asked for;
-    waiting: the class of the time until the next words; due: that the key behind a request names
-    its time, and called: that who answers at that time attends to it (named_times.py). hit: whether
-    the target was the likeliest token; counts: of routed experts."""
+    spelled: the letters that just sounded; waiting: the class of the time until the next words;
+    due: that the key behind a request names its time, and called: that who answers at that time
+    attends to it (named_times.py). hit: whether the target was the likeliest token; counts: of
+    routed experts."""
 
     text: Float[Array, "B S"]
     speech: Float[Array, "B P"]
     heard: Float[Array, "B S"] | None
+    spelled: Float[Array, "B S"] | None
     waiting: Float[Array, "B S"] | None
     due: Float[Array, "B S"] | None
     called: Float[Array, "B S"] | None
@@ -75,6 +77,9 @@ def position_losses(
     speech = jnp.zeros(source.shape[:2])
     if config.speech.enabled:
         speech = model.flow.loss(source, batch["speech"], keys[2])
+    spelled = None
+    if heard is not None and config.model.spelling:
+        spelled = spelling_loss(model.spelling(heard), batch["spelled"])
     if heard is not None:
         heard = hearing_loss(model.unembed(model.hearing(heard)), batch["heard"])
     waiting = None
@@ -87,7 +92,7 @@ def position_losses(
     if named_times.are_asked(config) and taps is not None:
         due = named_times.due_loss(model, taps, batch)
         called = named_times.called_loss(model, taps, batch)
-    return PositionLosses(text, speech, heard, waiting, due, called, hit, counts)
+    return PositionLosses(text, speech, heard, spelled, waiting, due, called, hit, counts)
 
 
 def text_losses(
@@ -152,6 +157,12 @@ def hearing_loss(logits: Float[Array, "B S V"], heard: Int[Array, "B S K"]) -> F
     return jax.nn.logsumexp(logits, axis=-1) - mean
 
 
+def spelling_loss(logits: Float[Array, "B S L"], letters: Int[Array, "B S"]) -> Float[Array, "B S"]:
+    """Binary cross-entropies of the letters, summed."""
+    sounds = (letters[..., None] >> jnp.arange(logits.shape[-1])) & 1
+    return jnp.sum(jax.nn.softplus(logits) - sounds * logits, axis=-1)
+
+
 def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
     """What each part of the loss and each metric is a mean over, by name: a weight a position or
     patch."""
@@ -173,6 +184,10 @@ def loss_weights(config: Config, batch: dict[str, Array]) -> dict[str, Array]:
         )
         heard = said + QUIET_WEIGHT * quiet + SEEN_WEIGHT * seen
         out |= {"said": said, "seen": seen, "heard": heard}
+    if config.model.spelling:
+        sounding = (batch["spelled"] > 0).astype(jnp.float32)
+        silent = (batch["spelled"] == 0).astype(jnp.float32)
+        out |= {"sounding": sounding, "spelled": sounding + QUIET_WEIGHT * silent}
     if config.model.waiting_bins:
         out["waiting"] = (waits(batch) >= 0).astype(jnp.float32)
     if named_times.are_asked(config):
@@ -215,6 +230,9 @@ def loss_fn(
         total = total + t.hearing_weight * mean(losses.heard, "heard")
         metric("loss/hearing", losses.heard)
         metric("loss/seeing", losses.heard)
+    if losses.spelled is not None:
+        total = total + t.spelling_weight * mean(losses.spelled, "spelled")
+        metric("loss/spelling", losses.spelled)
     if losses.waiting is not None:
         total = total + t.waiting_weight * metric("loss/waiting", losses.waiting)
     if losses.due is not None:

@@ -10,8 +10,8 @@ from tmi.models import lora, tree
 
 # What the published model does not have, and what reads its hidden states.
 HEADS = (
-    "flow.*", "speech.*", "hearing.*", "waiting.*", "unembed.*", "clock.*", "tokens.stream",
-    "streams.*",
+    "flow.*", "speech.*", "hearing.*", "spelling.*", "waiting.*", "unembed.*", "clock.*",
+    "tokens.stream", "streams.*",
 )  # fmt: skip
 PRESETS: dict[str, tuple[str, ...]] = {
     "all": ("*",),

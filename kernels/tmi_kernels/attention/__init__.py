@@ -91,12 +91,12 @@ def attention_cached(
     that it has, then attend. Returns their output, of the dtype of v, and the caches.
 
     A cache is a ring of whole blocks of kv_block positions, in which position p of a slot lies at
-    p % T. It holds what the slot's positions may see and the chunk: T is at least the span's reach
-    (window - 1, or blocks * kv_block - 1) + N. Donate it, laid out row-major
-    (jax.experimental.layout), or XLA may copy it for the kernel where its width is not a multiple
-    of 128. Rows beyond the count write nothing and come out 0. What is not finite is written as 0;
-    what lies beyond a slot's length is never read. count is within 0..N and length 0 or more
-    (values are not checked).
+    p % T. It holds what the slot's positions may see, a block at least, and the chunk: T is at
+    least the span's reach (window or kv_block - 1, or blocks * kv_block - 1) + N. Donate it, laid
+    out row-major (jax.experimental.layout), or XLA may copy it for the kernel where its width is
+    not a multiple of 128. Rows beyond the count write nothing and come out 0. What is not finite is
+    written as 0; what lies beyond a slot's length is never read. count is within 0..N and length 0
+    or more (values are not checked).
 
     q, k, v are as in `attention`, and so are the implementations and what is raised; the caches are
     of their dtype, and ValueError is raised for one too small.
@@ -104,7 +104,8 @@ def attention_cached(
     _check_products(q, k, v, rel)
     _check_span(span)
     b, n, block = q.shape[0], q.shape[2], span.kv_block
-    least = (span.blocks * block if span.blocks else span.window) - 1 + n
+    # A block at least: a chunk that begins at a block's end touches one more than it fills.
+    least = (span.blocks * block if span.blocks else max(span.window, block)) - 1 + n
     ring = f"T the same for both, a multiple of kv_block={block} and at least {least}: reach + N"
     for name, x, new in (("keys", keys, k), ("values", values, v)):
         (heads, _, width), size = new.shape[1:], keys.shape[2:3]
