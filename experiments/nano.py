@@ -1,4 +1,4 @@
-"""nano: the shipped model, 5.4M parameters, all skills.
+"""nano: the shipped model, 5.46M parameters, all skills.
 
 A micro-turn has one audio position, one patch of 40x40 pixels when a frame comes, and one speech
 patch of 200 ms while the model speaks. Six layers of width 192, four of them mixtures of eight

@@ -18,6 +18,8 @@ CONFIG = small_config()
 LAY = layout(CONFIG)
 BLOCK = CONFIG.microturn.kv_block
 
+PLAIN = ("token", "microturn", "text_target", "heard", "due", "spelled")
+
 
 def session(seed: int, length: int) -> SessionSequence:
     """Random micro-turns whose contents tell sessions apart."""
@@ -30,6 +32,7 @@ def session(seed: int, length: int) -> SessionSequence:
                 audio=rng.integers(0, 16, (4, 80)).astype(np.uint8),
                 heard=rng.integers(3, 500, rng.integers(0, 9)).tolist(),
                 due=int(rng.integers(-1, 99)),
+                spelled=int(rng.integers(-1, 99)),
                 video=rng.integers(0, 255, (1, 2, 40, 40, 3)).astype(np.uint8) if sees else None,
                 text_out=rng.integers(3, 500, rng.integers(0, 3)).tolist(),
                 speech=rng.standard_normal((16, 80)).astype(np.float32) if speaks else None,
@@ -56,7 +59,7 @@ def unpack(row) -> list[SessionSequence]:
             if kind == Stream.AUDIO_OUT:
                 contents["speech_source"] = row["speech_source"][used] - start
             slot[stream == kind] -= used.min(initial=10**6)
-        plain = {k: row[k][here] for k in ("token", "microturn", "text_target", "heard", "due")}
+        plain = {k: row[k][here] for k in PLAIN}
         out.append(SessionSequence(stream=stream, slot=slot, **plain, **contents))
     return out
 
@@ -64,7 +67,7 @@ def unpack(row) -> list[SessionSequence]:
 def key(seq: SessionSequence) -> bytes:
     """All that a session holds."""
     parts = (
-        seq.stream, seq.token, seq.slot, seq.microturn, seq.text_target, seq.dmel, seq.video,
+        seq.stream, seq.slot, *(getattr(seq, name) for name in PLAIN), seq.dmel, seq.video,
         seq.speech, seq.speech_source,
     )  # fmt: skip
     return b"|".join(str(p.shape).encode() + np.ascontiguousarray(p).tobytes() for p in parts)

@@ -23,7 +23,7 @@ def test_a_run_lives_in_a_bucket(config, corpus, processes, tmp_path):
     process.join(600)
     assert process.exitcode == 0, errors.read_text()
     out = json.loads(said.read_text())
-    assert out["steps"] == [1, config.train.steps] and out["lines"] == [1, 2, 3, 4, 5, 6]
+    assert out["steps"] == [1, config.train.steps] and out["lines"] == [1, 2, 3, 3, 4, 5, 6, 6]
     assert out["same_config"] and out["same_params"]
     assert "resumes from step 1 in gs://bucket/run" in errors.read_text()
     objects = out["objects"]

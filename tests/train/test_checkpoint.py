@@ -109,8 +109,9 @@ def test_a_checkpoint_that_was_not_finished_is_none(config, workdir, monkeypatch
     (workdir / "checkpoints" / "999").mkdir()
     marked = checkpoint.ocp.path.step.is_path_finalized
     monkeypatch.setattr(
-        checkpoint.ocp.path.step, "is_path_finalized", lambda p: p.name != "999" and marked(p)
-    )
+        checkpoint.ocp.path.step, "is_path_finalized",
+        lambda p, **how: p.name != "999" and marked(p, **how),
+    )  # fmt: skip
     assert restore_params(workdir, "latest")[0] == config
     checkpoints = Checkpoints(workdir)
     assert 999 not in checkpoints.steps()

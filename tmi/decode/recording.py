@@ -115,7 +115,9 @@ class Recorder:
         given = {
             "seed": np.uint32(self._seed),
             "seconds": np.float64(lay.seconds),
-            "dmel": np.stack([np.reshape(t.audio, shape) for t in turns]),  # no turn is without
+            "dmel": np.stack(
+                [np.asarray(t.audio).reshape(shape) for t in turns]
+            ),  # no turn is without
             "video": np.array([v.reshape(picture) for _, v in video], np.uint8).reshape(
                 -1, *picture
             ),
