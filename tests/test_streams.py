@@ -294,6 +294,8 @@ def test_a_live_session_is_that_of_its_record(config, params):
     for m, mt in enumerate(live(config, decoder.reader(), RECORD)):
         (out,) = decoder.step([mt], [m == 0])
         texts.append(out and (out.text, out.spoke))
+    cut, spoke = texts[-1]  # random bytes may end within a character
+    texts[-1] = cut + decoder._texts[0].close(), spoke
     assert texts == [(t.text_out, t.spoke) for t in trace.turns]
     assert decoder.num_positions() == after and decoder.num_compiles() == 1
 

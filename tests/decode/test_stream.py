@@ -169,8 +169,6 @@ def test_a_long_text_is_not_encoded_at_once():
             self.characters += len(text)
             return tokenizer.encode(text)
 
-        check = staticmethod(Tokenizer.check)
-
     tokenizer, counting = Tokenizer.load("bpe512"), Counting()
     reader = SessionReader(Config(), counting, DMel(Config().audio))
     reader.read(np.zeros(3200, np.float32), text="many words " * 100_000)

@@ -48,6 +48,7 @@ def test_the_published_shape_has_five_bodies():
 def config_with(**model):
     view = debug.get_config()
     view.model.num_layers, view.model.num_dense_layers, view.model.global_every = 4, 0, 2
+    view.model.spelling = model.get("hearing_layer") != 0
     for name, value in model.items():
         view.model[name] = value
     return config_lib.from_config_dict(view)

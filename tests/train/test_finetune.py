@@ -119,7 +119,13 @@ def test_heads_alone_then_low_rank_changes(config, published, tmp_path):
 def test_low_rank_changes_are_those_of_the_weights(config):
     """Zero to begin with; then the same as the merged model, in and out of a loop over layers."""
     for scan in (False, True):
-        c = replace(config, model__lora_rank=2, model__hearing_layer=0, model__scan_layers=scan)
+        c = replace(
+            config,
+            model__lora_rank=2,
+            model__hearing_layer=0,
+            model__spelling=False,
+            model__scan_layers=scan,
+        )
         params = tree.init(c, jax.random.key(0))
         batch = {
             "x": jax.random.normal(jax.random.key(1), (1, 64, c.model.width)),
@@ -149,7 +155,7 @@ def test_low_rank_changes_are_those_of_the_weights(config):
 
 def test_stacked_layers_are_read_as_those_apart(config, published):
     path, made = published
-    c = replace(config, model__hearing_layer=0, model__scan_layers=True)
+    c = replace(config, model__hearing_layer=0, model__spelling=False, model__scan_layers=True)
     state, _ = begin(c, path)
     assert any(n.startswith("transformer.segments.") for n in state.params)
     _, params = tree.layer_by_layer(c, state.params)

@@ -110,7 +110,7 @@ class SessionReader:
 
     def _next_tokens(self, text: str) -> tuple[list[int], tuple[str, ...]]:
         """A micro-turn's worth of tokens, or all that wait; and the text behind them."""
-        self._tokenizer.check(text)
+        Tokenizer.check(text)
         tokens, typed = list(self._tokens), self._typed + ((text,) if text else ())
         while typed and len(tokens) < self._lay.max_text_in:
             end = BETWEEN_WORDS.search(typed[0], PIECE)
