@@ -82,6 +82,38 @@ def test_rows_that_travel_in_turn_get_the_values_and_gradients_of_one_device(siz
         np.testing.assert_allclose(a, b, atol=5e-5)
 
 
+@pytest.mark.parametrize("skewed", [False, True])
+def test_a_ring_with_room_for_what_usually_comes_drops_nothing_where_more_comes(
+    skewed, monkeypatch
+):
+    monkeypatch.setattr(exchange, "MANY_ROWS", 0)
+    args = inputs(2, rows=192, skewed=skewed)
+    want, want_grads = value_and_gradients(tiled, args)
+    run = functools.partial(spread, "ring", mesh_of(1, 2, 4, 1, 1), grouped="ragged_dot")
+    y, grads = value_and_gradients(run, args)
+    np.testing.assert_allclose(y, want, atol=2e-5)
+    for a, b in zip(grads, want_grads, strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-5)
+
+
+def test_room_for_most_rows_gives_the_values_and_gradients_of_room_for_all():
+    x, index, weights, *banks = inputs(7)
+    index = jnp.where(index < 3, index, EXPERTS)  # the rest is nobody's
+    weights = jnp.where(index < 3, weights, 0.0)
+    banks = [bank[:3] for bank in banks]
+    index = jnp.minimum(index, 3)
+    rows = int(jnp.sum(index < 3))
+    args = (x, index, weights, *banks)
+    want, want_grads = value_and_gradients(ragged, args)
+    for most in (rows + 5, rows, rows - 1):
+        y, grads = value_and_gradients(functools.partial(ragged, most=most), args)
+        np.testing.assert_allclose(y, want, atol=1e-6)
+        for a, b in zip(grads, want_grads, strict=True):
+            if a.shape == weights.shape:  # that of nobody's weight is whatever it is
+                a, b = (jnp.where(index < 3, g, 0.0) for g in (a, b))
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 def test_a_padded_exchange_has_the_bits_of_one_device():
     args = inputs(3)
     run = jax.jit(functools.partial(spread, "padded", mesh_of(1, 2, 4, 1, 1)))

@@ -2,7 +2,8 @@
 
 A TPU's text gives no trip counts, so they are read off the constant that the loop's condition
 compares with and what the body adds; where that fails the count is the caller's to give. Of
-branches the one counts that sends most to other devices.
+branches the one counts that sends most to other devices; of those that send as much the first, or
+what runs where the predicate is false: the program has its usual case there.
 """
 
 from __future__ import annotations
@@ -165,7 +166,8 @@ def _branches(rest: str) -> list[str]:
     listed = re.search(r"branch_computations=\{([^}]*)\}", rest)
     if listed:
         return [name.strip().lstrip("%") for name in listed[1].split(",")]
-    return re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", rest)
+    found = (re.search(rf"{which}_computation=%?([\w.\-]+)", rest) for which in ("false", "true"))
+    return [match[1] for match in found if match]
 
 
 def _trips(condition: Computation, body: Computation) -> int:

@@ -142,6 +142,9 @@ def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
         weights = jnp.ones(index.shape, jnp.float32)
     own = gate.shape[0]
     first = jax.lax.axis_index(AXIS) * own
+    many = x.shape[0] >= MANY_ROWS
+    if many and compute is ragged:  # of the rows that come by most are others'
+        compute = functools.partial(ragged, most=math.ceil(SLACK * index.size / ep))
 
     @jax.checkpoint
     def one(args):
@@ -152,7 +155,7 @@ def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
         y = compute(x, local, jnp.where(mine, weights, 0.0), gate, up, down)
         return y.astype(x.dtype)
 
-    y = (all_at_once if x.shape[0] < MANY_ROWS else in_turn)(ep, one, (x, index, weights))
+    y = (in_turn if many else all_at_once)(ep, one, (x, index, weights))
     return weighted(y.reshape(rows, n, -1), own_index, own_weights) if apart else y
 
 

@@ -70,11 +70,25 @@ def weighted(
 def ragged(
     x: Float[Array, "T D"], index: Int[Array, "T N"], weights: Float[Array, "T N"],
     gate: Float[Array, "E F D"], up: Float[Array, "E F D"], down: Float[Array, "E D F"],
+    most: int | None = None,
 ) -> Float[Array, "T D"]:  # fmt: skip
-    """As `tiled`; an index of E is nobody's and costs nothing. f32 sums of whatever dtype."""
+    """As `tiled`; an index of E is nobody's and costs nothing. f32 sums of whatever dtype.
+
+    Arrays of rows have room for `most` of them, where that is given; should more be somebody's all
+    is done at full size. The usual case is where the predicate is false (tmi/aot/text.py).
+    """
     source, dest, sizes = sorted_rows(index, gate.shape[0])
-    ys = ragged_swiglu(dispatch(x, source, dest), sizes, gate, up, down)
-    return combine(ys, weights, source, dest)
+
+    def within(room: int, x, weights, gate, up, down):
+        xs = dispatch(x, source[:room], dest)
+        return combine(ragged_swiglu(xs, sizes, gate, up, down), weights, source[:room], dest)
+
+    args, every = (x, weights, gate, up, down), source.shape[0]
+    if most is None or most >= every:
+        return within(every, *args)
+    # Computed again in backward passes: else either case would keep room for the other's rows.
+    cases = (jax.checkpoint(functools.partial(within, room)) for room in (every, most))
+    return jax.lax.cond(jnp.sum(sizes) > most, *cases, *args)
 
 
 def ragged_swiglu(xs: Float[Array, "R D"], sizes: Int[Array, " E"], gate, up, down):
@@ -152,7 +166,7 @@ def _dispatch_fwd(x, source, dest):
 
 
 def _dispatch_bwd(dest, g):
-    rows = (g[dest[:, n]].astype(jnp.float32) for n in range(dest.shape[1]))
+    rows = (row_of(g, dest, n) for n in range(dest.shape[1]))
     return functools.reduce(jnp.add, rows).astype(g.dtype), None, None
 
 
@@ -168,8 +182,16 @@ def combine(
     expert, both ways: N times the rows in f32 are the largest arrays of a step."""
     y = numerics.zero(dest[:, :1])
     for n in range(dest.shape[1]):
-        y = y + weights[:, n, None] * ys[dest[:, n]].astype(jnp.float32)
+        y = y + weights[:, n, None] * row_of(ys, dest, n)
     return y
+
+
+def row_of(rows: Float[Array, "R D"], dest: Int[Array, "T N"], n: int) -> Float[Array, "T D"]:
+    """Each row's n-th, f32; zeros where there are fewer than there were rows to sort and it had no
+    room."""
+    if rows.shape[0] >= dest.size:
+        return rows[dest[:, n]].astype(jnp.float32)
+    return rows.at[dest[:, n]].get(mode="fill", fill_value=0).astype(jnp.float32)
 
 
 def _combine_fwd(ys, weights, source, dest):
@@ -183,7 +205,7 @@ def _combine_bwd(saved, g):
     share = jnp.concatenate([weights.reshape(-1), jnp.zeros((1,), weights.dtype)])[source]
     of_row = g.astype(ys.dtype)[jnp.minimum(source // n, t - 1)]
     d_ys = (share[:, None] * of_row.astype(jnp.float32)).astype(ys.dtype)
-    parts = [jnp.sum(g * ys[dest[:, k]].astype(jnp.float32), axis=1) for k in range(n)]
+    parts = [jnp.sum(g * row_of(ys, dest, k), axis=1) for k in range(n)]
     return d_ys, jnp.stack(parts, axis=1).astype(weights.dtype), None, None
 
 

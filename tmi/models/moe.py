@@ -14,6 +14,7 @@ import typing
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from tmi import mesh, numerics
@@ -102,7 +103,9 @@ class MoE(nnx.Module):
         count = jax.nn.one_hot(index[:, :n], self.c.num_experts, dtype=jnp.float32)
         if valid is not None:
             count = count * valid[:, None, None]
-        y = self.routed(x, index[:, :n], weights[:, :n])
+        # Kept where layers are rematerialised: else all experts would be computed a third time, as
+        # the short convolution behind them needs what it read.
+        y = checkpoint_name(self.routed(x, index[:, :n], weights[:, :n]), "experts")
         for e in range(self.c.num_shared_experts):
             if hasattr(self, "joint"):
                 shared = gated(x, self.joint[e], self.shared_down[e])
