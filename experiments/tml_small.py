@@ -30,6 +30,7 @@ def get_config() -> config.View:
     m.global_blocks, m.time_frequencies, m.time_max_microturns = 8192, 16, 32768
     m.scan_layers, m.dtype = True, "bfloat16"
     m.grouped, m.expert_exchange = "ragged_dot", "ring"
+    m.attention_kernel = "pallas_tpu"
 
     c.text.vocab_size = 201_024
     c.audio.frames_per_position = 1  # published: a position every 50 ms

@@ -95,6 +95,12 @@ def current() -> AbstractMesh | None:
     return None if mesh.empty or mesh.size == 1 else mesh
 
 
+def divides(axis: str) -> bool:
+    """Whether the current mesh has several devices along one of its axes."""
+    mesh = current()
+    return mesh is not None and mesh.shape[axis] > 1
+
+
 def platform() -> str:
     """What the traced program is for: the devices of the mesh that `on` set, which need not be this
     machine's, or those on which jax computes by default."""

@@ -11,6 +11,7 @@ from experiments import debug
 from tmi import config as config_lib
 from tmi.aot import hardware, hlo, program, text, traffic
 from tmi.mesh import RULES, SERVING
+from tmi.models.exchange import ROWS_OF_ALL
 
 MESH = {"data": 1, "fsdp": 2, "expert": 2, "sequence": 1, "tensor": 2}
 
@@ -57,6 +58,9 @@ def test_a_parameter_that_is_gathered_whole_is_named():
     found = hlo.collectives(gather, mesh=MESH)
     shapes = {"w": ((8, 16), False), "by fsdp": ((16, 8), True), "other": ((8, 8), False)}
     assert hlo.whole_gathers(found, shapes) == {"w": 256}
+    of_rows = f'metadata={{op_name="jit(f)/{ROWS_OF_ALL}/all_gather"}}'
+    rows = gather.replace("to_apply=%add", of_rows)
+    assert not hlo.whole_gathers(hlo.collectives(rows, mesh=MESH), shapes)
 
 
 def test_fsdp_makes_whole_what_lies_on_its_axes_and_one_layer_at_a_time():
@@ -120,6 +124,20 @@ def test_bytes_are_those_of_what_is_used_as_often_as_it_runs():
     one = 4 * 8 * 2
     index = 4
     assert traffic.hbm_bytes(text.read(TEXT)) == one + 3 * (one + index) + one
+
+
+@pytest.mark.parametrize(("said", "counted"), [(100, 100), (10**9, 2 * 4096 + 64)])
+def test_a_kernel_moves_what_it_says_and_at_most_what_it_is_given(said, counted):
+    given = """
+ENTRY %main (cache: bf16[2048], new: bf16[32]) -> bf16[2048] {
+  %cache = bf16[2048]{0} parameter(0)
+  %new = bf16[32]{0} parameter(1)
+  ROOT %kernel = bf16[2048]{0} custom-call(%cache, %new), custom_call_target="tpu_custom_call", \
+backend_config={"cost_estimate":{"flops":"0","bytes_accessed":"SAID"}}
+}
+"""
+    module = text.read(given.replace("SAID", str(said)))
+    assert traffic.hbm_bytes(module) == counted
 
 
 @pytest.mark.tpu

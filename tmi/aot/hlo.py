@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tmi.aot.text import Computation, Module, read, starts
+from tmi.models.exchange import ROWS_OF_ALL
 
 COMPUTES = ("fusion", "custom-call", "convolution", "dot", "while", "conditional", "call", "sort")
 
@@ -24,7 +25,7 @@ COMPUTES = ("fusion", "custom-call", "convolution", "dot", "while", "conditional
 class Collective:
     """bytes: of the larger of what one device puts in and gets out; group: devices that take part
     together; times: runs in one run of the program; axes: of the mesh, along which the group lies;
-    dims: of what bytes are of."""
+    dims: of what bytes are of; source: what of the program it comes from."""
 
     kind: str
     bytes: int
@@ -33,6 +34,7 @@ class Collective:
     asynchronous: bool
     axes: tuple[str, ...] = ()
     dims: tuple[int, ...] = ()
+    source: str = ""
 
 
 def collectives(
@@ -56,7 +58,9 @@ def collectives(
                 size *= group
             beside = begun or i.op.endswith("-start") and _computes(i.name, instructions[at + 1 :])
             axes = _axes(groups, mesh) if mesh else ()
-            out.append(Collective(kind, size, group, times, beside, axes, dims))
+            source = re.search(r'op_name="([^"]*)"', i.rest)
+            source = source[1] if source else ""
+            out.append(Collective(kind, size, group, times, beside, axes, dims, source))
     return out
 
 
@@ -91,7 +95,8 @@ def whole_gathers(
     """Parameters that one all-gather makes whole where FSDP would not -> its bytes.
 
     An all-gather is that of a parameter by the dimensions of its result, in whatever order; an
-    activation that happens to have them is taken for it.
+    activation that happens to have them is taken for it, but for rows on their way to experts,
+    which say what they are.
 
     Args:
       parameters: name -> (shape, whether FSDP alone makes it whole, a layer at a time).
@@ -102,7 +107,7 @@ def whole_gathers(
 
     gathered: dict[tuple[int, ...], int] = collections.defaultdict(int)
     for c in found:
-        if c.kind == "all-gather":
+        if c.kind == "all-gather" and ROWS_OF_ALL not in c.source:
             gathered[sides(c.dims)] = max(gathered[sides(c.dims)], c.bytes)
     return {
         name: gathered[sides(shape)]

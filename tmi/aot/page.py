@@ -22,19 +22,19 @@ tokens as fit and for speech.
 """
 # As long as a report lacks what reports have had since.
 OLDER = """
-Some of these reports are older than what counts bytes of HBM instruction by instruction: they have
-two sweeps over the temporaries in its place, a tenth or less of what a step moves. Nor do they
-count the optimizer's seconds (a tenth of a percent of expected MFU less, by hand), collectives in
-loops of windowed products, or gathers of whole parameters. Their seconds are lower bounds, and what
-lies close to a bar is not shown to meet it before it is compiled anew.
+Reports marked * are older than what counts bytes of HBM instruction by instruction: they have two
+sweeps over the temporaries in its place, a hundredth of what a step moves where attention's scores
+lie in HBM. Nor do they count the optimizer's seconds, collectives in loops of windowed products, or
+gathers of whole parameters. Their seconds are lower bounds, far off, and show no bar met.
 """
 TRAIN = (
     "slice", "mesh", "positions a step", "GiB a device", "of that state", "seconds",
-    "expected MFU", "all overlapped / nothing", "collectives, GiB a device",
+    "compute / HBM / waited for ICI", "expected MFU", "all overlapped / nothing",
+    "collectives, GiB a device",
 )  # fmt: skip
 DECODE = (
     "slice", "mesh", "sessions x positions", "GiB a device", "weights", "cache", "passes",
-    "milliseconds", "bottleneck",
+    "milliseconds", "compute / HBM / waited for ICI", "bottleneck",
 )  # fmt: skip
 
 
@@ -42,17 +42,17 @@ def page(reports: list[dict]) -> str:
     """Markdown of reports as `python -m tmi.aot` prints them."""
     train = [train_row(r) for r in reports if r["mode"] == "train"]
     decode = [decode_row(r) for r in reports if r["mode"] == "decode"]
-    parts = [HEAD]
-    if any("loops_unread" not in r for r in reports):
-        parts.append(OLDER)
+    out = [HEAD]
+    if any(map(is_older, reports)):
+        out.append(OLDER)
     for title, names, rows in (
         ("Training", TRAIN, train), ("Decoding one micro-turn", DECODE, decode),
     ):  # fmt: skip
         if rows:
             line = row(["---"] * len(names))
-            parts.append("".join([f"\n## {title}\n\n", row(list(names)), line, *rows]))
+            out.append("".join([f"\n## {title}\n\n", row(list(names)), line, *rows]))
     commands = "".join(f"    {r['command']}\n" for r in reports if "command" in r)
-    return "".join(parts) + (f"\n## Commands\n\n{commands}" if commands else "")
+    return "".join(out) + (f"\n## Commands\n\n{commands}" if commands else "")
 
 
 def train_row(r: dict) -> str:
@@ -61,8 +61,8 @@ def train_row(r: dict) -> str:
         f"{kind} {c['bytes'] / GIB:.1f}" for kind, c in (r.get("collectives") or {}).items()
     )
     cells = [
-        r["topology"], mesh(r), f"{r.get('positions', 0):,}", whole, f"{state / GIB:.1f}",
-        cell(r, "seconds", ".2f"), cell(r, "expected_mfu", ".1%"),
+        place(r), mesh(r), f"{r.get('positions', 0):,}", whole, f"{state / GIB:.1f}",
+        cell(r, "seconds", ".2f"), parts(r, ".2f"), cell(r, "expected_mfu", ".1%"),
         " / ".join(cell(r, f"expected_mfu_{o}_overlap", ".1%") for o in ("full", "no")),
         kinds,
     ]  # fmt: skip
@@ -72,9 +72,9 @@ def train_row(r: dict) -> str:
 def decode_row(r: dict) -> str:
     kinds = r["bytes_per_device"]
     cells = [
-        r["topology"], mesh(r), f"{r.get('sessions')} x {r.get('context')}", memory(r),
+        place(r), mesh(r), f"{r.get('sessions')} x {r.get('context')}", memory(r),
         f"{kinds['parameters'] / GIB:.1f}", f"{kinds['cache'] / GIB:.1f}", str(r.get("passes", 1)),
-        cell(r, "seconds", ".1f", 1000), r.get("bottleneck") or "",
+        cell(r, "seconds", ".1f", 1000), parts(r, ".1f", 1000), r.get("bottleneck") or "",
     ]  # fmt: skip
     return row(cells)
 
@@ -91,6 +91,19 @@ def cell(r: dict, field: str, form: str, times: float = 1) -> str:
     """Of a field that a report may lack, or have as null where nothing was compiled."""
     value = r.get(field)
     return "" if value is None else format(times * value, form)
+
+
+def place(r: dict) -> str:
+    return r["topology"] + "*" * is_older(r)
+
+
+def is_older(r: dict) -> bool:
+    return "loops_unread" not in r
+
+
+def parts(r: dict, form: str, times: float = 1) -> str:
+    names = ("compute_seconds", "hbm_seconds", "ici_waited_seconds")
+    return " / ".join(cell(r, name, form, times) for name in names)
 
 
 def temporaries(r: dict) -> int:

@@ -8,6 +8,8 @@ are given, once. Padding to tiles is left out.
 
 from __future__ import annotations
 
+import re
+
 from tmi.aot.text import Array, Computation, Instruction, Module
 
 FREE = (
@@ -47,7 +49,9 @@ def _moved(module: Module, i: Instruction, by_name: dict[str, Instruction]) -> i
     if i.collective and i.op.endswith("-start"):
         made = made[len(made) // 2 :]  # what is given comes first
     if i.op != "fusion" or not i.callees:
-        return sum(map(_in_hbm, given)) + _in_hbm(made)
+        moved = sum(map(_in_hbm, given)) + _in_hbm(made)
+        said = re.search(r'"bytes_accessed":"(\d+)"', i.rest) if i.op == "custom-call" else None
+        return min(moved, int(said[1])) if said else moved
     inner = module.computations.get(i.callees[0], [])
     reads = sum(
         min(_in_hbm(arrays), _read(module, inner, number)) for number, arrays in enumerate(given)

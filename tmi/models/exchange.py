@@ -44,6 +44,7 @@ AXIS = "expert"
 ROWS = ("data", "fsdp", "expert", "sequence")  # mesh axes over which rows are divided
 SLACK = 1.5
 MANY_ROWS = 1024  # of a device, from which on they travel in turn
+ROWS_OF_ALL = "rows_of_all"  # a name in compiled texts: these gathers are of no parameter
 KINDS = ("padded", "ragged", "ring")
 GROUPED = {"tiles": tiled, "ragged_dot": ragged, "pallas_tpu": by_kernel}
 
@@ -143,8 +144,9 @@ def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
     own = gate.shape[0]
     first = jax.lax.axis_index(AXIS) * own
     many = x.shape[0] >= MANY_ROWS
-    if many and compute is ragged:  # of the rows that come by most are others'
-        compute = functools.partial(ragged, most=math.ceil(SLACK * index.size / ep))
+    if ep * x.shape[0] >= MANY_ROWS and compute is ragged:  # most rows that come are others'
+        mean = index.size / ep if many else index.size
+        compute = functools.partial(ragged, most=math.ceil(SLACK * mean))
 
     @jax.checkpoint
     def one(args):
@@ -160,9 +162,12 @@ def ring(ep: int, compute: Local, x, index, weights, gate, up, down):
 
 
 def all_at_once(ep: int, one: Callable, mine: tuple[Array, ...]) -> Array:
-    """Few rows: gathered, computed a peer's share at a time, and the sums scattered."""
-    ys = jax.lax.map(one, tuple(jax.lax.all_gather(a, AXIS) for a in mine))
-    return jax.lax.psum_scatter(ys, AXIS, scatter_dimension=0, tiled=False)
+    """Few rows: gathered, computed together, so that weights are read once, and the sums
+    scattered."""
+    with jax.named_scope(ROWS_OF_ALL):
+        everybodys = tuple(jax.lax.all_gather(a, AXIS, tiled=True) for a in mine)
+    ys = one(everybodys)
+    return jax.lax.psum_scatter(ys, AXIS, scatter_dimension=0, tiled=True)
 
 
 def in_turn(ep: int, one: Callable, mine: tuple[Array, ...]) -> Array:

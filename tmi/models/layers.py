@@ -209,7 +209,10 @@ contract_in_blocks.defvjp(_in_blocks_fwd, _in_blocks_bwd)
 
 
 def dots(x: Float[Array, "*b i"], *ws: Float[Array, "_ i"]) -> tuple[Array, ...]:
-    """`dot(x, w)` for each w, as one product: x is read once, and so is its gradient."""
+    """`dot(x, w)` for each w, as one product: x is read once, and so is its gradient. Not where a
+    mesh divides weights by their rows: in one matrix of all, rows would have to travel."""
+    if mesh.divides("tensor"):
+        return tuple(dot(x, w) for w in ws)
     return split(dot(x, jnp.concatenate(ws)), tuple(w.shape[0] for w in ws))
 
 
@@ -385,7 +388,8 @@ def next_conv_state(
 
 def swiglu(x: Float[Array, "*b d"], gate: Array, up: Array, down: Array) -> Float[Array, "*b d"]:
     """Gated MLP; gate, up `[F, D]`, down `[D, F]`."""
-    return gated(x, jnp.concatenate([gate, up]), down)
+    a, b = dots(x, gate, up)
+    return dot(jax.nn.silu(a) * b, down)
 
 
 def gated(x: Float[Array, "*b d"], both: Array, down: Array) -> Float[Array, "*b d"]:

@@ -170,6 +170,15 @@ def _write(p: Plan, k, v, keys, values, length, count):
         ),
         out_shape=[jax.ShapeDtypeStruct(c.shape, c.dtype) for c in (keys, values)],
         input_output_aliases={4: 0, 5: 1},
+        cost_estimate=pl.CostEstimate(
+            flops=0,
+            transcendentals=0,
+            # Of each cache the blocks touched, read and written, and what is new.
+            bytes_accessed=sum(
+                b * kv * (2 * touched * p.block + rows) * c.shape[3] * c.dtype.itemsize
+                for c in (keys, values)
+            ),
+        ),
         **_options(p, "attention_cache_write"),
     )(length, count, *new, keys, values)
 
