@@ -2,8 +2,8 @@
 
 Behind the colon stands the checkpoint's directory, as Hugging Face lays it out; its backbone and
 towers are what training begins with. The flow head that speaks, the embeddings of speech and of
-streams, the clock and the heads that only a loss reads are new. By default the new parts alone are
-trained; then the rest may follow:
+streams, the clock and the heads that only a loss reads are new; so are the towers of a text-only
+checkpoint. By default the new parts and the unembedding are trained; then the rest may follow:
 
     python -m tmi.train --config=experiments/finetune.py:DIR --workdir=runs/heads --init_from=DIR
     python -m tmi.train --config=experiments/finetune.py:DIR --workdir=runs/lora \\
@@ -14,12 +14,11 @@ Costs what a training of that size costs, less the optimizer's state of what is 
 devices give --config.train.mesh, as experiments/tml_small.py does.
 """
 
-import json
 import pathlib
 
 from tmi import config
-from tmi.interop import fields
-from tmi.media.text import Tokenizer
+from tmi.interop import fields, tensors
+from tmi.media.text import VOCAB_SIZE, Tokenizer
 
 
 def get_config(checkpoint: str = "") -> config.View:
@@ -29,13 +28,20 @@ def get_config(checkpoint: str = "") -> config.View:
             f"--config=experiments/finetune.py:{checkpoint}: behind the colon the directory of a "
             "published checkpoint is accepted (config.json and *.safetensors)"
         )
-    published = fields.to_config(json.loads((directory / "config.json").read_text()))
+    raw = tensors.read_json(directory / "config.json")
+    published = fields.to_config(raw)
     c = config.to_config_dict(published)
     c.name = "finetune"
     c.data.corpus, c.data.dev_corpus = "build/corpus/train", "build/corpus/dev"
 
     vocabulary = directory / "tokenizer.json"
-    if vocabulary.is_file():
+    if not vocabulary.is_file():
+        if c.text.vocab_size > VOCAB_SIZE:
+            raise config.ConfigError(
+                f"{directory} holds no tokenizer.json, and its {c.text.vocab_size} tokens would be "
+                "those of another: put the checkpoint's own there"
+            )
+    else:
         c.text.tokenizer = str(vocabulary)
         c.text.unpadded_vocab_size = Tokenizer.load(vocabulary).vocab_size
         c.text.vocab_size = max(c.text.vocab_size, c.text.unpadded_vocab_size)
@@ -54,7 +60,8 @@ def get_config(checkpoint: str = "") -> config.View:
     d.audio_slots, d.video_slots, d.speech_slots = 1600, 256, 160
 
     o = c.optimizer
-    o.trainable = ("heads",)
+    towers = ("dmel.*", "video.*") if fields.is_text_only(raw) else ()
+    o.trainable = ("heads", *towers)
     o.muon_learning_rate, o.adam_learning_rate = 0.01, 1e-3
     t = c.train
     t.steps = 2000

@@ -31,7 +31,8 @@ class Job:
     @property
     def slug(self) -> str:
         """The name as Kubernetes, gcloud and file systems take it."""
-        return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:40]
+        slug = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        return (slug if slug[:1].isalpha() else f"tmi-{slug}")[:40].strip("-")
 
     @property
     def summary(self) -> str:

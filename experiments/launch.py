@@ -213,6 +213,11 @@ def launch(o: flags.FlagValues, overrides: Sequence[str]) -> None:
         check_fits(member, where, topology, o.init_from)
         job = jobs.Job(member.name, tuple(args), topology)
         file = pathlib.Path(o.out) / (job.slug + SUFFIX[o.on])
+        if any(file == other for other, _, _ in files):
+            raise ConfigError(
+                f"{member.name!r} would be {job.slug!r} as another member is: names that differ in "
+                "the letters and digits of their first 40 are accepted"
+            )
         files.append((file, render(o, job), job.summary))
     for file, text, summary in files:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 """What invariant numerics cost: a training step and streaming micro-turns under 'invariant' and
-'fast', interleaved in one run.
+'fast', interleaved in one run, first one and then the other before.
 
     python kernels/benchmarks/numerics.py --workdir=assets/nano --corpus=build/corpus/dev
 
@@ -69,7 +69,7 @@ def streaming(config: Config, params: dict, corpus: str, slots: int, warm: int, 
     heard = [inputs(decoders["fast"], next(records), warm + count) for _ in range(slots)]
     found: dict[str, list[float]] = {p: [] for p in POLICIES}
     for m, turns in enumerate(zip(*heard, strict=True)):
-        for p, decoder in decoders.items():
+        for p, decoder in list(decoders.items())[:: 1 if m % 2 == 0 else -1]:
             begun = time.perf_counter()
             decoder.step(turns, [m == 0] * slots)
             if m >= warm:

@@ -315,6 +315,33 @@ def test_a_file_is_written_for_each_member(tmp_path, capsys, monkeypatch):
     assert "--workdir=gs://b/tick/tick_0.4" in str(command)
 
 
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Tick_0.4", "tick-0-4"), ("x" * 39 + "_y", "x" * 39), ("2x wide", "tmi-2x-wide"),
+        ("é", "tmi"),
+    ],
+)  # fmt: skip
+def test_names_are_those_that_machines_take(name, slug):
+    assert Job(name, (), topologies.parse("v5e:1x1")).slug == slug
+
+
+def test_members_of_one_file_are_refused(tmp_path):
+    sweep = tmp_path / "sweep.py"
+    sweep.write_text(
+        "from tmi import config\n\n\ndef get_config():\n    return config.default()\n\n\n"
+        "def sweep():\n    for rate in '1e-3', '1e 3':\n"
+        "        c = config.default()\n        c.name = f'lr_{rate}'\n"
+        "        c.data.corpus = c.data.dev_corpus = 'gs://b/c'\n        yield c\n"
+    )
+    with pytest.raises(SystemExit, match="'lr-1e-3' as another member"):
+        launch.main([
+            "launch", f"--config={sweep}", "--sweep", "--workdir=gs://b/w", "--on=gke",
+            "--topology=v5e:1x1", "--image=i", f"--out={tmp_path / 'out'}",
+        ])  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
 def test_here_it_is_a_line_to_run():
     done = subprocess.run(
         [sys.executable, "-m", "experiments.launch", "--config=experiments/debug.py",

@@ -170,6 +170,12 @@ def test_bfloat16_is_read(altered):
             lambda raw, held: held.update({"model.llm.norm.weight": np.ones(3, np.float32)}),
             r"model\.llm\.norm\.weight \(3,\) gives transformer\.final_norm\.gain",
         ),
+        (
+            lambda raw, held: raw["text_config"].update(num_attention_heads="4"),
+            "num_attention_heads='4'; a number",
+        ),
+        (lambda raw, held: raw["text_config"].update(rms_norm_eps=None), "rms_norm_eps=None"),
+        (lambda raw, held: raw["text_config"].update(n_shared_experts=0), "n_shared_experts=0"),
         (lambda raw, held: raw.update(model_type="llama"), r"model_type='llama'; accepted"),
         (lambda raw, held: raw.update(quantization_config={"bits": 4}), "quantization_config"),
         (lambda raw, held: raw["text_config"].update(hidden_act="gelu"), "hidden_act='gelu'"),
@@ -191,6 +197,13 @@ def test_shards_that_lack_are_named(directory, tmp_path):
     first.unlink()
     with pytest.raises(InteropError, match=first.name):
         inkling.read(tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    whole = index.read_text()
+    for text, said in ((whole[:50], "no readable JSON"), ("{}", "no weight_map")):
+        index.write_text(text)
+        with pytest.raises(InteropError, match=said):
+            inkling.read(tmp_path)
+    index.write_text(whole)
     first.write_bytes(kept[:100])
     with pytest.raises(InteropError, match=rf"{first.name} is no readable"):
         inkling.read(tmp_path)

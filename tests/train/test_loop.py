@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.train.trainings import replace, terminate_at
+from tmi import sharding
 from tmi.config import ConfigError
 from tmi.train import checkpoint, initial, loop
 from tmi.train.checkpoint import Checkpoints, restore_params
@@ -145,6 +146,15 @@ def test_digits_of_the_clock_may_be_added_to_a_model_without(config, trained):
     assert params[far].shape[0] % 20 == 0 and not np.asarray(params[far]).any()
     assert params["clock.digits"].shape == (config.model.width, 30)
     assert not np.asarray(params["clock.digits"]).any()
+
+
+def test_a_leg_begins_on_a_mesh_from_a_workdir(config, trained):
+    several = replace(config, train__mesh=(1, 2, 1, 1, 1))
+    shardings = loop.state_shardings(several, sharding.make_mesh(several))
+    state, _ = initial.begin(several, trained[0], shardings)
+    for name, x in restore_params(trained[0])[1].items():
+        np.testing.assert_array_equal(state.params[name], x)
+        assert state.params[name].sharding == shardings.params[name]
 
 
 def test_weights_of_another_shape_are_refused(config, trained, tmp_path):

@@ -7,7 +7,6 @@ A training reads each device's part of each parameter (tmi/train/initial.py), th
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
@@ -38,10 +37,15 @@ class Backbone:
     def __init__(self, directory: str | pathlib.Path, into: Config | None = None):
         """`into`: the config of a model to be made of it, whose layers may be stacked and whose
         tokenizer may be the checkpoint's own (`tmi.media.text.Tokenizer` moves its first ids)."""
+        if "://" in str(directory):
+            raise InteropError(
+                f"{directory}: published checkpoints are read from a disk (safetensors maps its "
+                "files); accepted is a path that every host sees, once the bucket is copied there"
+            )
         self.path = pathlib.Path(directory)
         if not (self.path / "config.json").is_file():
             raise InteropError(f"{self.path} holds no config.json")
-        self.raw = json.loads((self.path / "config.json").read_text())
+        self.raw = tensors.read_json(self.path / "config.json")
         self.config = fields.to_config(self.raw)
         self._found = tensors.Tensors(self.path)
         spelling = names.spelling_of(self._found)
@@ -107,17 +111,21 @@ class Backbone:
             return np.stack(parts).reshape(*layers.shape, *parts[0].shape)
         x = self.array(name)
         if name in TABLES and self._moved:
-            x = self._with_specials(x)
+            x = self._with_specials(name, x)
         return np.asarray(x[index], order="C")
 
-    def _with_specials(self, x: np.ndarray) -> np.ndarray:
+    def _with_specials(self, name: str, x: np.ndarray) -> np.ndarray:
         """The rows of its first tokens behind all others; in their place END, <speak> and the like,
-        which begin as the mean of all."""
+        which begin as the mean of all: as inputs scattered about it like the others, or END and
+        <speak> would be one token to a model whose table is frozen."""
         size = min(self._moved, len(x))
         out = np.zeros(self.shapes["tokens.table"], np.float32)
         out[: len(x)] = x
         out[self._moved : self._moved + NUM_SPECIALS] = x[:NUM_SPECIALS]
         out[:NUM_SPECIALS] = x[:size].mean(axis=0)
+        if name == "tokens.table":
+            drawn = np.random.default_rng(0).standard_normal((NUM_SPECIALS, x.shape[1]))
+            out[:NUM_SPECIALS] += (drawn * x[:size].std(axis=0)).astype(np.float32)
         return out
 
     def _read(self, rule: Rule) -> dict[str, np.ndarray]:

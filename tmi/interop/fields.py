@@ -14,6 +14,7 @@ from tmi import config as config_lib
 from tmi.config import Config
 from tmi.interop.stem import stem_plan
 from tmi.interop.tensors import InteropError
+from tmi.media.text import NUM_SPECIALS, Tokenizer
 from tmi.models.transformer import dense_layers, spans
 
 MULTIMODAL, TEXT_ONLY = "inkling_mm_model", "inkling_text"
@@ -62,7 +63,11 @@ def _read(section: Mapping | None, defaults: Mapping) -> dict[str, typing.Any]:
     given = section or {}
 
     def value(name: str, default):
-        return next((given[n] for n in _spelled(name) if n in given), default)
+        found = next((given[n] for n in _spelled(name) if n in given), default)
+        number = isinstance(default, int | float) and not isinstance(default, bool)
+        if number and (isinstance(found, bool) or not isinstance(found, int | float)):
+            raise InteropError(f"config.json: {name}={found!r}; a number is accepted")
+        return found
 
     return {name: value(name, default) for name, default in defaults.items()}
 
@@ -97,6 +102,10 @@ def to_config(raw: Mapping) -> Config:
     for name, accepted in (("hidden_act", "silu"), ("shared_expert_sink", True)):
         if t[name] != accepted:
             raise InteropError(f"config.json: {name}={t[name]!r}; accepted is {accepted!r}")
+    if t["n_shared_experts"] < 1:
+        raise InteropError(
+            f"config.json: n_shared_experts={t['n_shared_experts']!r}; 1 or more are accepted"
+        )
     layers = t["num_hidden_layers"]
     default = Config()
     kv_block = default.microturn.kv_block
@@ -283,6 +292,11 @@ def refusals(c: Config) -> list[str]:
         ),
     ]
     out = [f"{name}={have!r} (it holds {want!r})" for name, have, want in wanted if have != want]
+    if Tokenizer.load(c.text.tokenizer).moved:
+        out.append(
+            f"text.tokenizer={c.text.tokenizer!r}, whose first tokens gave way to ours (it holds "
+            "tokens in the published order)"
+        )
     if m.num_shared_experts == 0 and len(dense_layers(m)) < m.num_layers:
         out.append("model.num_shared_experts=0 (it holds 1 or more)")
     if _stem_layers(c) is None:
@@ -383,8 +397,11 @@ def from_config(c: Config, carried: Mapping | None = None) -> dict[str, typing.A
             VISION,
         ),
     }
+    # Of a small vocabulary reserved tokens, which no text produces, mark images and sound.
+    marks = range(NUM_SPECIALS - len(TOKEN_IDS), NUM_SPECIALS)
+    small = c.text.vocab_size <= max(TOKEN_IDS.values())
     out = {
-        **TOKEN_IDS,
+        **(dict(zip(TOKEN_IDS, marks, strict=True)) if small else TOKEN_IDS),
         **kept,
         "architectures": ["InklingForConditionalGeneration"],
         "model_type": MULTIMODAL,

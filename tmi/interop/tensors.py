@@ -19,6 +19,17 @@ class InteropError(ValueError):
     """A checkpoint cannot be read or written; the message names what is wrong with it."""
 
 
+def read_json(file: pathlib.Path) -> dict:
+    """Raises InteropError: it is damaged, or no object."""
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as e:
+        raise InteropError(f"{file} is no readable JSON ({e})") from e
+    if not isinstance(found, dict):
+        raise InteropError(f"{file} is JSON, but no object")
+    return found
+
+
 class Tensors(Mapping[str, np.ndarray]):
     """The tensors of a directory by name, each read from disk when it is asked for.
 
@@ -30,7 +41,9 @@ class Tensors(Mapping[str, np.ndarray]):
         self._file_of: dict[str, pathlib.Path] = {}
         index = path / INDEX
         if index.is_file():
-            weight_map = json.loads(index.read_text())["weight_map"]
+            weight_map = read_json(index).get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise InteropError(f"{index} has no weight_map of tensors and their shards")
             files = sorted({path / f for f in weight_map.values()})
             lost = [f.name for f in files if not f.is_file()]
             if lost:

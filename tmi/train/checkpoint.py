@@ -18,7 +18,7 @@ import io
 import json
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -241,9 +241,13 @@ def restore_params(
 
 
 def read(
-    workdir: PathLike, which: str = "best", ema: bool = True
+    workdir: PathLike,
+    which: str = "best",
+    ema: bool = True,
+    shardings: Mapping[str, jax.sharding.Sharding] | None = None,
 ) -> tuple[Config, dict[str, Array], dict]:
-    """As `restore_params`, with the checkpoint's info as well."""
+    """As `restore_params`, with the checkpoint's info as well. Of a training's workdir parameters
+    that `shardings` names, and whose shapes it can divide, come placed so."""
     if which not in ("best", "latest"):
         raise ValueError(f"which={which!r}: 'best' or 'latest' is accepted")
     path = paths.absolute(workdir)
@@ -251,7 +255,7 @@ def read(
         config, params, info = _read_export(path)
     else:
         folder = _checkpoint_folder(path, which)
-        info, params = _read_folder(folder, ema and (folder / "ema").exists())
+        info, params = _read_folder(folder, ema and (folder / "ema").exists(), shardings or {})
         config = config_lib.from_config_dict(info["config"])
     missing = sorted(set(param_shapes(config)) ^ set(params))
     if missing:
@@ -278,7 +282,9 @@ def _checkpoint_folder(path: epath.Path, which: str) -> epath.Path:
     )
 
 
-def _read_folder(folder: epath.Path, average: bool) -> tuple[dict, dict[str, np.ndarray]]:
+def _read_folder(
+    folder: epath.Path, average: bool, shardings: Mapping[str, jax.sharding.Sharding]
+) -> tuple[dict, dict[str, np.ndarray]]:
     """Info, and parameters by name: if `average`, the averages of those that move."""
     handler = ocp.CompositeCheckpointHandler()
     try:
@@ -286,11 +292,12 @@ def _read_folder(folder: epath.Path, average: bool) -> tuple[dict, dict[str, np.
             args = ocp.args.Composite(info=ocp.args.JsonRestore())
             info = _check_version(reader.restore(folder, args=args)["info"], folder)
             config = config_lib.from_config_dict(info["config"])
-            device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-            like = {
-                n: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=device)
-                for n, shape in param_shapes(config).items()
-            }
+            alone = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+            like = {}
+            for n, shape in param_shapes(config).items():
+                placed = shardings.get(n, alone)
+                placed = placed if _divides(placed, shape) else alone
+                like[n] = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=placed)
             moves = trainable.moving(config)
             items = {"ema": {n: x for n, x in like.items() if n in moves}} if average else {}
             if not average or len(moves) < len(like):  # the others have no average
@@ -302,6 +309,15 @@ def _read_folder(folder: epath.Path, average: bool) -> tuple[dict, dict[str, np.
         raise
     except Exception as e:
         raise CheckpointError(f"reading {folder} failed ({_reason(e)})") from e
+
+
+def _divides(sharding: jax.sharding.Sharding, shape: tuple[int, ...]) -> bool:
+    """Whether it goes with `shape`: a checkpoint's may be another, which its reader will name."""
+    try:
+        sharding.shard_shape(shape)
+    except ValueError:
+        return False
+    return True
 
 
 # -- the shipped form ----------------------------------------------------------------------------
@@ -337,7 +353,12 @@ def export(
     measured = {"weights": "exponential average, rounded to float16"}
     measured |= {k: info[k] for k in ("dev", "mean_of", "weights") if k in info}
     if mean_with is not None:
-        _, others, theirs = read(mean_with, which)
+        other, others, theirs = read(mean_with, which)
+        if config.model.lora_rank or other.model.lora_rank:
+            raise CheckpointError(
+                "the mean of two LoRA's factors is not that of what they change: accepted are "
+                "models with model.lora_rank=0"
+            )
         own = {n: x for n, x in params.items() if n.split(".")[0] in TRAINING_ONLY}
         others = own | others
         if {n: x.shape for n, x in params.items()} != {n: x.shape for n, x in others.items()}:

@@ -46,19 +46,25 @@ def begin(config: Config, source: PathLike, shardings: typing.Any) -> tuple[Trai
     if origin.is_published(source):
         params, legs = published(config, source, shardings.params), []
     else:
-        params, legs = from_workdir(config, source)
+        params, legs = from_workdir(config, source, shardings.params)
     build = functools.partial(state_of, config)
     return jax.jit(build, out_shardings=shardings)(params), legs
 
 
-def from_workdir(config: Config, source: PathLike) -> tuple[dict[str, Array], list[dict]]:
-    theirs, params, info = checkpoint.read(source)
+def from_workdir(
+    config: Config,
+    source: PathLike,
+    shardings: Mapping[str, jax.sharding.Sharding] | None = None,
+) -> tuple[dict[str, Array], list[dict]]:
+    """`shardings`: where each parameter goes, so that no device holds the whole."""
+    theirs, params, info = checkpoint.read(source, shardings=shardings)
     missing = {
         n for n in tree.names(config)
         if n not in params
         and (n.split(".")[0] in TRAINING_ONLY or lora.is_lora(n) or n.endswith(BEGIN_AT_ZERO))
     }  # fmt: skip
-    params = params | fresh(config, missing)
+    placed = {n: shardings[n] for n in missing} if shardings else None
+    params = params | fresh(config, missing, placed)
     _check(config, theirs, {n: tuple(x.shape) for n, x in params.items()}, source)
     return params, info["legs"]
 

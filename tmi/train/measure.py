@@ -86,13 +86,14 @@ def their_step(config: Config, rows: int, length: int, compiled: bool) -> Step:
 
 
 def seconds(steps: dict[str, Step], count: int) -> dict[str, list[float]]:
-    """Of `count` rounds in which each takes a step in turn."""
+    """Of `count` rounds in which each takes a step in turn; every other round goes backwards, since
+    whoever comes first pays for what its neighbour left in the caches."""
     for step in steps.values():
         for _ in range(WARM_UP):
             step()
     found: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(count):
-        for name, step in steps.items():
+    for i in range(count):
+        for name, step in list(steps.items())[:: 1 if i % 2 == 0 else -1]:
             begun = time.perf_counter()
             step()
             found[name].append(time.perf_counter() - begun)
